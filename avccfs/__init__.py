@@ -1,0 +1,1 @@
+"""avccfs: LevelDB-family database directories as file systems, for debugging crash recovery by hand."""

@@ -7,6 +7,7 @@
     │   ├── InvalidFileError     a descriptor of unknown kind or negative number
     │   ├── ReadOnlyError        a change asked of a read-only storage
     │   ├── FileOpenError        the file is still open (memory storage)
+    │   ├── SessionError         a commit, or a step of one, failed; `causes` says at what
     │   └── CorruptedError       what is there cannot be trusted; carries the descriptor
     │       ├── MetaError        CURRENT or one of its kin (`problem` says which way)
     │       └── ManifestError    a manifest record, or what a manifest as a whole lacks
@@ -46,6 +47,22 @@ class InvalidFileError(StorageError):
 
 class FileOpenError(StorageError):
     """The file has an open handle, which this storage does not allow here."""
+
+
+class SessionError(StorageError):
+    """A commit, a new manifest or a new journal that failed, after clearing up.
+
+    `causes` are the failures in the order in which they came: the step itself first, then what
+    failed while clearing up; the message names them all, and the first is also `__cause__`.
+    `settled` is whether the change is certainly not on disk. If it is not settled the change may
+    be there when the database is recovered: keep every file that it names until a later commit has
+    succeeded.
+    """
+
+    def __init__(self, message: str, *, causes: tuple[Exception, ...], settled: bool) -> None:
+        super().__init__(message)
+        self.causes = causes
+        self.settled = settled
 
 
 class LockedError(StorageError):

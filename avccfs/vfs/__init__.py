@@ -1,0 +1,1 @@
+"""Directories of bytes: the interface, the real ones, and wrappers that compose."""

@@ -121,7 +121,14 @@ class File(Protocol):
 
 
 class DirectoryLock(Protocol):
-    """A held lock."""
+    """A held lock. It sits on the file that is called LOCK, not on the name."""
+
+    def also(self, path: str) -> DirectoryLock:
+        """The same lock on another file, one that is about to be renamed to LOCK.
+
+        Holding both, rename, then release the old one: at no moment is the file called LOCK free.
+        Raises `errors.LockedError` if somebody holds that file.
+        """
 
     def release(self) -> None:
         """Let go; may be called again."""
@@ -205,5 +212,3 @@ def split(path: str) -> tuple[str, str]:
     """Parent directory and last name of a path."""
     parent, _, name = path.rpartition("/")
     return parent, name
-
-
