@@ -1,0 +1,1 @@
+"""File numbers, manifests, and what a session remembers."""
