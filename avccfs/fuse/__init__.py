@@ -1,0 +1,1 @@
+"""The mount: pyfuse3, trio, signals. Nothing is decided here."""

@@ -1,0 +1,91 @@
+"""The command `avccfs`: finds the subcommand, and nothing else, so that it starts at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from avccfs.errors import AvccfsError, LockedError, UsageError
+
+FINE = 0
+DAMAGE = 1
+USAGE = 2
+LOCKED = 3
+FAILED = 4
+INTERRUPTED = 130
+
+_COMMANDS = {
+    "demo": "avccfs.cli.demo:command",
+    "mount": "avccfs.cli.mount:command",
+    "umount": "avccfs.cli.umount:command",
+}
+
+
+class _Commands(click.Group):
+    """Subcommands that are imported when they are named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = _COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, attribute = place.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 fine, 1 damage found, 2 wrong usage, 3 directory in use by somebody, "
+    "4 it could not be done, 130 interrupted.",
+)
+@click.version_option(package_name="avccfs")
+def command() -> None:
+    """Debug LevelDB-family databases by hand: mount them, look, rehearse."""
+
+
+def _as_mount_helper(arguments: Sequence[str]) -> list[str]:
+    """Arguments as mount(8) gives them for `-t fuse.avccfs`: SOURCE MOUNTPOINT [-o OPTIONS].
+
+    mount.fuse3 runs `avccfs` with these, without a subcommand.
+    """
+    given = list(arguments)
+    if len(given) >= 2 and given[0] not in _COMMANDS and not given[0].startswith("-"):
+        looks_like_it = given[0] == "mem:" or os.sep in given[0] or os.path.isdir(given[0])
+        if looks_like_it:
+            return ["mount", *given]
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code."""
+    given = _as_mount_helper(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = command.main(args=given, prog_name="avccfs", standalone_mode=False)
+        code = result if isinstance(result, int) else FINE
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("avccfs: interrupted", err=True)
+        code = INTERRUPTED
+    except UsageError as error:
+        click.echo(f"avccfs: {error}", err=True)
+        code = USAGE
+    except LockedError as error:
+        click.echo(f"avccfs: {error}", err=True)
+        code = LOCKED
+    except (AvccfsError, OSError) as error:
+        click.echo(f"avccfs: {error}", err=True)
+        code = FAILED
+    sys.exit(code)

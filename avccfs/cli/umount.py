@@ -1,0 +1,49 @@
+"""`avccfs umount MOUNTPOINT`."""
+
+from __future__ import annotations
+
+import click
+
+from avccfs.errors import AvccfsError, UsageError
+from avccfs.fuse import mounts
+
+PATIENCE = 60.0
+"""Seconds to wait for the serving process to end after the mount is gone."""
+
+
+@click.command("umount")
+@click.argument("mountpoint")
+@click.option(
+    "-l", "--lazy", is_flag=True, help="Take it out of the tree even while files are open."
+)
+def command(mountpoint: str, lazy: bool) -> int:
+    """Unmount MOUNTPOINT, and wait until everything is written and the database is unlocked."""
+    from avccfs.fuse.unmounting import unmount
+
+    place = mounts.resolve(mountpoint)
+    there = mounts.mount_at(place)
+    if there is None:
+        raise UsageError(f"nothing is mounted at {place}")
+    if there.fstype != mounts.FSTYPE:
+        raise UsageError(f"{place} is not an avccfs mount but {there.fstype} ({there.source})")
+    server = mounts.server_of(there)
+    # A dead mount has nothing left to write: nothing is lost by taking it out at once.
+    refusal = unmount(place, lazy=lazy or server is None)
+    if refusal is not None and mounts.mount_at(place) == there:
+        holders = mounts.holders_of(place)
+        raise AvccfsError(
+            f"{place} is in use by {mounts.describe(holders)}. Close that and try again, or take the "
+            f"mount out of the tree now and let it end when they are done: avccfs umount -l {place}\n"
+            f"(the system said: {refusal})"
+        )
+    if server is None:
+        click.echo(f"avccfs: {place} was a dead mount; it is cleaned up", err=True)
+        return 0
+    if lazy and mounts.holders_of(place):
+        return 0
+    if not server.wait(PATIENCE):
+        raise AvccfsError(
+            f"{place} is unmounted, but pid {server.pid} is still busy with it after {PATIENCE:.0f} s; "
+            "the database stays locked until it ends"
+        )
+    return 0
