@@ -23,7 +23,7 @@ usage: mount.py --demo MNT                 mount a sample database and say what 
 
 SOURCE is a database directory, or mem: for an empty one in memory. What is missing on this machine
 is set up first: Debian packages (as root, or through sudo), and .venv beside this file. Without the
-rights to do that, the command to run is printed and the exit status is 3.
+rights to do that, the command to run is printed and the exit status is 77.
 The options of mount, once that is done: .venv/bin/avccfs mount --help
 """
 

@@ -70,7 +70,8 @@ class Core:
         self._lock = threading.RLock()
         self._inodes = InodeTable(self.directory.stat())
         self._lock_hidden = False
-        self.notes = Notes(self._write_log_line, self._log_is_busy, self._lock)
+        self.notes = Notes(storage)
+        storage.share_log(self._lock, busy=self._log_is_open, written=self._log_was_written)
         for name in self.directory.names():
             self._mark(name)
 
@@ -339,7 +340,7 @@ class Core:
                 self.notes.refused(closed.unfinished)
             closed.close()
             self._inodes.drop_if_unused(closed.inode)
-            self.notes.settle()
+            self.storage.settle_log()
 
     def open_folder(self, number: int) -> int:
         """Open a folder for listing; returns the handle's number."""
@@ -362,8 +363,8 @@ class Core:
 
     def close(self) -> None:
         """Close everything and let the lock go."""
-        for handle in self.handles:
-            handle.close()
+        for number in self.handles.numbers():
+            self.release(number)
         with self._lock:
             if self._lock_hidden:
                 self.directory.remove(LOCK)
@@ -449,16 +450,14 @@ class Core:
         self.storage.replace_lock(old)
         self._lock_hidden = False
 
-    def _write_log_line(self, text: str) -> None:
-        self.storage.log(text)
-        with self._lock:
-            for name in (LOG, LOG_OLD):
-                self._inodes.detach(self._inodes.root, name)
+    def _log_is_open(self) -> bool:
+        inode = self._inodes.at(self._inodes.root, LOG)
+        return inode is not None and bool(inode.handles)
 
-    def _log_is_busy(self) -> bool:
-        with self._lock:
-            inode = self._inodes.at(self._inodes.root, LOG)
-            return inode is not None and bool(inode.handles)
+    def _log_was_written(self) -> None:
+        # Its size changed behind the kernel's back, and it may have been rotated.
+        for name in (LOG, LOG_OLD):
+            self._inodes.detach(self._inodes.root, name)
 
     # -- helpers -------------------------------------------------------------------------------------
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from avccfs.fs.inodes import Inode
 from avccfs.vfs.base import Attributes, Buffer, File, Stat
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Handle(Protocol):
@@ -154,5 +151,7 @@ class HandleTable:
     def __len__(self) -> int:
         return len(self._files) + len(self._folders)
 
-    def __iter__(self) -> Iterator[Handle]:
-        return iter(list(self._files.values()))
+    def numbers(self) -> list[int]:
+        """The numbers of all open files."""
+        with self._lock:
+            return list(self._files)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
@@ -55,6 +56,22 @@ class DirectoryStorage(BaseStorage):
         """A line in LOG. Dropped if the storage is read-only, closed, or keeps no log."""
         if self._log is not None and not self.closed:
             self._log.write(text)
+
+    def share_log(
+        self,
+        lock: AbstractContextManager[object],
+        *,
+        busy: Callable[[], bool],
+        written: Callable[[], None],
+    ) -> None:
+        """Let somebody else write to LOG through us: see `LogWriter.share`."""
+        if self._log is not None:
+            self._log.share(lock, busy=busy, written=written)
+
+    def settle_log(self) -> None:
+        """Write the lines that waited for LOG, if it is free now."""
+        if self._log is not None:
+            self._log.settle()
 
     def set_meta(self, desc: FileDesc) -> None:
         """Make `desc` the live manifest, atomically, whatever moment the machine dies.

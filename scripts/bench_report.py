@@ -1,0 +1,238 @@
+"""Turns measured seconds into ratios, judgements, a table and JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench_places import Place
+from bench_workloads import Expectation, Workload
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+VERSION = 1
+"""Of the JSON; grows when a reader of it would have to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The rounds of one workload in one place, in seconds, in the order they were run."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle round."""
+        return statistics.median(self.seconds)
+
+    @property
+    def least(self) -> float:
+        """The fastest round."""
+        return min(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """How far the rounds lie apart, as a part of the median."""
+        return (max(self.seconds) - self.least) / self.median
+
+    def as_json(self) -> dict[str, object]:
+        """For the report."""
+        return {
+            "seconds": list(self.seconds),
+            "median": self.median,
+            "min": self.least,
+            "spread": self.spread,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """An expectation and what came of it."""
+
+    expectation: Expectation
+    measured: float
+
+    @property
+    def met(self) -> bool:
+        """Whether avccfs was as fast as expected."""
+        return self.measured <= self.expectation.limit
+
+    def as_json(self) -> dict[str, object]:
+        """For the report."""
+        return {
+            "text": self.expectation.text,
+            "against": self.expectation.against.value,
+            "limit": self.expectation.limit,
+            "measured": self.measured,
+            "met": self.met,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One workload in all places."""
+
+    workload: Workload
+    samples: dict[Place, Sample]
+
+    def ratio(self, against: Place, of: Place = Place.AVCCFS) -> float:
+        """The median of one place over that of another."""
+        return self.samples[of].median / self.samples[against].median
+
+    def judgements(self) -> list[Judgement]:
+        """Every expectation, judged by the medians."""
+        return [Judgement(one, self.ratio(one.against)) for one in self.workload.expected]
+
+    def as_json(self) -> dict[str, object]:
+        """For the report."""
+        return {
+            "name": self.workload.name,
+            "title": self.workload.title,
+            "count": self.workload.timed.count,
+            "cache": self.workload.cache.value,
+            "places": {place.value: sample.as_json() for place, sample in self.samples.items()},
+            "ratios": {
+                of.value: {
+                    against.value: self.ratio(against, of)
+                    for against in (Place.NATIVE, Place.BINDFS)
+                    if of is not against
+                }
+                for of in self.samples
+                if of is not Place.NATIVE
+            },
+            "expectations": [one.as_json() for one in self.judgements()],
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """A run."""
+
+    places: tuple[Place, ...]
+    rounds: int
+    scale: float
+    machine: dict[str, Any]
+    results: list[Result] = field(default_factory=list)
+    cold: str | None = None
+    """How caches were emptied, if they were."""
+
+    def missed(self) -> list[tuple[Workload, Judgement]]:
+        """Every expectation that was not met."""
+        return [
+            (result.workload, one)
+            for result in self.results
+            for one in result.judgements()
+            if not one.met
+        ]
+
+    def as_json(self) -> dict[str, object]:
+        """Everything, for a program; `seconds` are in the order of the rounds."""
+        return {
+            "version": VERSION,
+            "machine": self.machine,
+            "places": [place.value for place in self.places],
+            "rounds": self.rounds,
+            "scale": self.scale,
+            "cold": self.cold,
+            "workloads": [result.as_json() for result in self.results],
+            "missed": [
+                f"{workload.name}: {one.expectation.text}" for workload, one in self.missed()
+            ],
+        }
+
+    def show(self, console: Console) -> None:
+        """The table, and a line on every expectation that was missed."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("workload", no_wrap=True)
+        table.add_column("what", style="dim")
+        for place in self.places:
+            table.add_column(place.value, justify="right")
+        compared = [place for place in self.places if place not in (Place.NATIVE, Place.BINDFS)]
+        for place in compared:
+            more = place.value.removeprefix(Place.AVCCFS.value)
+            table.add_column(f"x native{more}", justify="right")
+            table.add_column(f"x bindfs{more}", justify="right")
+        table.add_column("expected")
+        for result in self.results:
+            table.add_row(
+                result.workload.name,
+                f"{result.workload.timed.count:,} {result.workload.title}",
+                *(_time(result.samples[place]) for place in self.places),
+                *(
+                    f"{result.ratio(against, place):.2f}"
+                    for place in compared
+                    for against in (Place.NATIVE, Place.BINDFS)
+                ),
+                _verdict(result),
+            )
+        console.print(table)
+        load = " ".join(str(one) for one in self.machine["load_at_start"])
+        console.print(
+            f"Seconds: the median of {self.rounds} rounds, then least-most. Ratios are of medians, "
+            f"avccfs over the other.\n{self.machine['kernel']}, {self.machine['cores']} cores, "
+            f"{self.machine['file_system']}, load average at start {load}.",
+            highlight=False,
+        )
+        for workload, one in self.missed():
+            line = (
+                f"Missed: {workload.name}, {one.expectation.text}: measured {one.measured:.2f}, "
+                f"expected at most {one.expectation.limit:.2f}"
+            )
+            console.print(Text(line, style="red"))
+
+
+def _time(sample: Sample) -> Text:
+    text = Text(f"{sample.median:.3f} ")
+    return text.append(f"{sample.least:.3f}-{max(sample.seconds):.3f}", style="dim")
+
+
+def _verdict(result: Result) -> Text:
+    judgements = result.judgements()
+    if not judgements:
+        return Text("-", style="dim")
+    if all(one.met for one in judgements):
+        return Text("met", style="green")
+    return Text("MISSED", style="bold red")
+
+
+def machine(directory: Path) -> dict[str, Any]:
+    """What the numbers depend on; `directory` is where the work is done."""
+    mount = subprocess.run(
+        ["findmnt", "-no", "FSTYPE", "-T", directory],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    bindfs = subprocess.run(["bindfs", "--version"], capture_output=True, text=True, check=False)
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "processor": _line_of("/proc/cpuinfo", "model name"),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": _line_of("/proc/meminfo", "MemTotal"),
+        "load_at_start": [round(one, 2) for one in os.getloadavg()],
+        "file_system": mount.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        "avccfs": version("avccfs"),
+        "pyfuse3": version("pyfuse3"),
+        "plyvel": version("plyvel"),
+        "bindfs": bindfs.stdout.strip().removeprefix("bindfs "),
+    }
+
+
+def _line_of(table: str, label: str) -> str:
+    for line in Path(table).read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == label:
+            return value.strip()
+    return "unknown"
