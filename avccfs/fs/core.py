@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 from avccfs.errors import AvccfsError, MetaError, ReadOnlyError
 from avccfs.format import filename
-from avccfs.format.filename import CURRENT, LOCK, LOG, LOG_OLD, Kind
+from avccfs.format.filename import CURRENT, LOCK, LOG, LOG_OLD, FileDesc, Kind
 from avccfs.fs.current import CurrentHandle
 from avccfs.fs.handles import FileHandle, FolderHandle, Handle, HandleTable
 from avccfs.fs.inodes import ROOT, Inode, InodeTable, StaleInodeError
@@ -128,7 +128,11 @@ class Core:
             inode = self._inodes.get(number)
             path = self._path_or_none(inode)
         if size is not None:
-            self._truncate(inode, path, size, self.handles.file(handle) if handle else None)
+            try:
+                self._truncate(inode, path, size, self.handles.file(handle) if handle else None)
+            except MetaError as error:
+                self.notes.refused(str(error))
+                raise
         if change != Attributes():
             if path is not None:
                 self.directory.set_attributes(path, change)
@@ -401,13 +405,11 @@ class Core:
     def _current_handle(self, inode: Inode, *, truncated: bool) -> CurrentHandle:
         return CurrentHandle(inode, self.storage, truncated=truncated, on_switch=self._switched)
 
-    def _switched(self) -> None:
+    def _switched(self, desc: FileDesc) -> None:
         with self._lock:
             self._inodes.detach(self._inodes.root, CURRENT)
             self._forget_meta(keep=())
-            with closing(self.directory.open(CURRENT)) as file:
-                content = file.read_at(64, 0)
-        self.notes.changed(f"CURRENT now names {content.decode('ascii', 'replace').strip()}")
+        self.notes.changed(f"CURRENT now names {desc}")
 
     def _rename_onto_current(self, old: str, how: Rename) -> None:
         if not self._is_regular(old):

@@ -20,7 +20,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from avccfs.errors import MetaError
-from avccfs.format.filename import CURRENT
+from avccfs.format.filename import CURRENT, FileDesc
 from avccfs.fs.inodes import Inode
 from avccfs.storage.directory import DirectoryStorage
 from avccfs.vfs.base import Attributes, Buffer, Stat
@@ -52,7 +52,7 @@ class CurrentHandle:
         storage: DirectoryStorage,
         *,
         truncated: bool,
-        on_switch: Callable[[], None],
+        on_switch: Callable[[FileDesc], None],
     ) -> None:
         self.inode = inode
         self.writable = True
@@ -95,7 +95,7 @@ class CurrentHandle:
         desc = self._storage.check_meta(content)
         self._storage.set_meta(desc)
         self._buffer, self._pending = content, False
-        self._on_switch()
+        self._on_switch(desc)
         return len(piece)
 
     def truncate(self, size: int) -> None:

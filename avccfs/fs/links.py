@@ -18,15 +18,12 @@ def contain(target: str, depth: int, source: str | None) -> str | None:
     if target.startswith("/"):
         if source is None:
             return None
-        prefix = source.rstrip("/") + "/"
-        if target.rstrip("/") == source.rstrip("/"):
-            inside = ""
-        elif target.startswith(prefix):
-            inside = target[len(prefix) :]
-        else:
+        root = source.rstrip("/")
+        if target.rstrip("/") == root:
+            target = root + "/."
+        if not target.startswith(root + "/"):
             return None
-        target = "../" * depth + inside if depth else inside or "."
-        target = target.rstrip("/") if not inside else target
+        target = "../" * depth + target[len(root) :].lstrip("/")
     parts = [part for part in target.split("/") if part not in ("", ".")]
     ups = 0
     while ups < len(parts) and parts[ups] == "..":

@@ -24,7 +24,8 @@ SOURCE = "/data/db"
         ("/data/db/CURRENT", 2, "../../CURRENT"),
         ("/data/db/lost/x", 1, "../lost/x"),
         ("/data/db", 0, "."),
-        ("/data/db/", 1, ".."),
+        ("/data/db//etc/passwd", 0, "etc/passwd"),
+        ("/data/db/", 1, "../."),
     ],
 )
 def test_a_link_that_stays_inside_is_told(target: str, depth: int, told: str) -> None:
