@@ -6,7 +6,7 @@ create what is missing, put a new database over an old one. Both ways in refuse 
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection
 
 from avccfs.errors import MetaError
 from avccfs.format.filename import CURRENT, FileDesc, Kind
@@ -37,19 +37,21 @@ def find_manifest(storage: Storage) -> FileDesc:
     return desc
 
 
-def demand_nothing_there(storage: Storage, ignored: Container[FileDesc]) -> None:
+def demand_nothing_there(storage: Storage, own: Collection[FileDesc]) -> None:
     """Raise `MetaError` where a new database would lie over what may be an old one.
 
-    `ignored` are files that an earlier attempt of the caller's own left behind.
+    `own` are files that an earlier attempt of the caller's own could not clear away: where nothing
+    else is, they and what became of CURRENT then do not count.
     """
+    present = [desc for desc in storage.list(Kind.NUMBERED) if desc not in own]
     try:
         desc = storage.get_meta()
     except FileNotFoundError:
-        present = [desc for desc in storage.list(Kind.NUMBERED) if desc not in ignored]
         if present:
             raise _missing(_listed(present), CURRENT) from None
     except MetaError as error:
-        raise _missing(str(error), error.file) from error
+        if present or not own:
+            raise _missing(str(error), error.file) from error
     else:
         raise MetaError(
             f"there is a database already: expected an empty storage, found {CURRENT} naming "
@@ -61,9 +63,9 @@ def demand_nothing_there(storage: Storage, ignored: Container[FileDesc]) -> None
 def _missing(found: str, file: str) -> MetaError:
     return MetaError(
         f"the entry point of the database is missing or corrupted: expected {CURRENT} to name the "
-        f"live manifest, found {found}. Do not create a new database over it: write the name of "
-        f"the newest whole manifest and a newline into {CURRENT}, or rebuild the manifest from the "
-        "tables, on a copy first",
+        f"live manifest, found {found.rstrip('.')}. Do not create a new database over it: write "
+        f"the name of the newest whole manifest and a newline into {CURRENT}, or rebuild the "
+        "manifest from the tables, on a copy first",
         file=file,
     )
 

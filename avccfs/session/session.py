@@ -101,7 +101,8 @@ class Session:
         """Make a new database in an empty storage, and open it.
 
         Refuses (`MetaError`) where there is an entry point, or any database file without one.
-        Raises `SessionError` if a step fails; `settled` then means that nothing is left behind.
+        Raises `SessionError` if a step fails: settled, there is no database, and it can be tried
+        again; not settled, there may be one, and `recover` tells.
         """
         with self._mutex:
             self._demand_unopened()
@@ -292,14 +293,7 @@ class Session:
             if settled and old_live is not None:
                 old_live.trusted = trusted
             self._unsettled |= not settled
-            outcome = (
-                _staying(old)
-                if settled
-                else (
-                    f"Either of the two may be live now, so both were kept. {_staying(old)}, and the "
-                    "next commit will begin a new manifest"
-                )
-            )
+            outcome = _staying(old) if settled else _in_doubt(old, desc)
             raise failures.error(outcome, settled=settled) from error
         self._live, self._state, self._unsettled = new, wanted, False
         self._retire(old, old_live)
@@ -410,3 +404,12 @@ class Session:
 
 def _staying(old: SessionState | None) -> str:
     return "There is no database yet" if old is None else f"{old.manifest} and its state stay"
+
+
+def _in_doubt(old: SessionState | None, desc: FileDesc) -> str:
+    if old is None:
+        return f"There may be a database all the same, in {desc}: recover to see"
+    return (
+        f"{desc} may turn out to be live all the same. {old.manifest} is kept and its state stays; "
+        "the next commit will begin a new manifest, which settles it"
+    )

@@ -14,7 +14,8 @@ from avccfs.session.state import SessionState
 from avccfs.storage.directory import DirectoryStorage
 from avccfs.storage.memory import MemoryStorage
 from avccfs.vfs.base import Directory, Open
-from avccfs.vfs.fault import ALL_KINDS, ALL_OPS, FaultDirectory, FaultPlan, Op, Pair
+from avccfs.vfs.fault import FaultDirectory
+from avccfs.vfs.faultplan import ALL_KINDS, ALL_OPS, FaultPlan, Op, Pair
 from avccfs.vfs.local import LocalDirectory
 from avccfs.vfs.memory import MemoryDirectory
 
@@ -67,10 +68,17 @@ def memory_files(_: Path) -> Place:
 
 def memory(_: Path) -> Place:
     """The memory storage."""
+    return memory_place()
+
+
+def memory_place() -> Place:
+    """The same, where there is no folder to hand."""
     return _over(MemoryDirectory(), MemoryStorage)
 
 
-PLACES = {"local": local, "memory files": memory_files, "memory": memory}
+FILE_PLACES = {"local": local, "memory files": memory_files}
+"""Those whose meta value is files, so that a switch can fail half-way."""
+PLACES = {**FILE_PLACES, "memory": memory}
 
 
 def _file_storage(directory: Directory) -> DirectoryStorage:
@@ -101,6 +109,19 @@ class From:
             )
             self.fired += fails
             yield fails
+
+
+class When:
+    """A trigger that fires once for each pair, at its first call for which `condition` holds."""
+
+    def __init__(self, condition: Callable[[], bool]) -> None:
+        self._condition = condition
+
+    def decisions(self, pair: Pair) -> Iterator[bool]:
+        """Ends behind the first True."""
+        while not self._condition():
+            yield False
+        yield True
 
 
 def arm(plan: FaultPlan, passing: int, failing: int | None = 1, ops: Op = ALL_OPS) -> From:

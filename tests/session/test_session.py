@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from avccfs.format.journal import Policy, Record
 from avccfs.format.manifest import BYTEWISE_COMPARER, DeletedTable, SessionRecord
 from avccfs.session.session import DEFAULT_MAX_MANIFEST_SIZE, Session
 from avccfs.storage.directory import open_storage
-from avccfs.vfs.fault import Op
+from avccfs.vfs.faultplan import Op
 from tests.session.places import Place, added, change, content, manifest_desc
 
 
@@ -472,7 +473,7 @@ def test_before_it_is_opened_and_after_it_is_closed_a_session_refuses(place: Pla
     session.create()
     session.close()
     session.close()
-    calls = [
+    calls: list[Callable[[], object]] = [
         session.create,
         session.recover,
         session.rotate,
