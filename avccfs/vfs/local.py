@@ -285,8 +285,8 @@ class LocalDirectory:
     def symlink(self, path: str, target: str) -> None:
         """Make a symbolic link at `path`."""
         with Naming(path):
-            rules.check_target(target, path)
             dir_fd, name = platform.at(self._entry(path, root=errno.EEXIST, changes=True))
+            rules.check_target(target, path)
             os.symlink(target, name, dir_fd=dir_fd)
 
     def link(self, existing: str, new: str) -> None:
@@ -318,15 +318,18 @@ class LocalDirectory:
         if exclusive and self._read_only:
             raise rules.read_only(self._label, "")
         with Naming(filename.LOCK):
-            lock = platform.lock_directory(
-                place, self._label, self._entry, exclusive=exclusive
+            return platform.lock_directory(
+                place, self._label, self._entry, self._keep, exclusive=exclusive
             )
+
+    def _keep(self, lock: FileLock) -> None:
+        """Remember a lock, to release it when the directory is closed."""
         with self._mutex:
-            if lock is not None and self._root is None:
-                lock.release()
-                raise rules.closed_directory(self._label)
-            self._locks = [held for held in (*self._locks, lock) if held is not None and held.held]
-        return lock
+            if self._root is not None:
+                self._locks = [held for held in self._locks if held.held] + [lock]
+                return
+        lock.release()
+        raise rules.closed_directory(self._label)
 
     def close(self) -> None:
         """Release the directory and its locks. Open files stay usable until they are closed."""

@@ -27,7 +27,6 @@ from avccfs.vfs.sparse import PAGE
 
 NAME_MAX = 255
 """The longest name, in bytes."""
-_TARGET_MAX = 4095
 # What an unlimited directory claims to have: 1 EiB, which no tool overflows on.
 _UNLIMITED = 2**60
 _FILES = 2**32
@@ -306,9 +305,8 @@ class MemoryDirectory:
     def symlink(self, path: str, target: str) -> None:
         """Make a symbolic link at `path`."""
         with self._mutex:
+            self._place(path, root=errno.EEXIST)
             rules.check_target(target, path)
-            if len(os.fsencode(target)) > _TARGET_MAX:
-                raise rules.error(errno.ENAMETOOLONG, path)
             folder, name = self._free_place(path)
             inode = next(self._disk.inodes)
             self._put(folder, name, LinkNode(inode, stat.S_IFLNK | 0o777, target=target))
@@ -316,6 +314,10 @@ class MemoryDirectory:
     def link(self, existing: str, new: str) -> None:
         """Make a second name for a file."""
         with self._mutex, rules.Naming(existing, new):
+            # Both ways are walked before either entry is looked at, as by `LocalDirectory`.
+            if existing:
+                self._place(existing, root=errno.EPERM)
+            self._place(new, root=errno.EEXIST)
             node = self._node(existing)
             folder, name = self._free_place(new)
             if isinstance(node, FolderNode):

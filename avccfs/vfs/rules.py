@@ -16,6 +16,7 @@ from avccfs.vfs.base import Open
 MAX_OFFSET = 2**63 - 1
 """The last byte position a file can have; what a signed 64-bit offset holds."""
 
+_TARGET_MAX = 4095
 _NOT_NAMES = frozenset({"", ".", ".."})
 
 
@@ -55,15 +56,20 @@ def check_open(flags: Open, path: str) -> None:
 
 
 def check_target(target: str, path: str) -> None:
-    """Raise for what a symbolic link cannot point to: ENOENT for nothing, else as `components`."""
+    """Raise `OSError` for what a symbolic link cannot point to.
+
+    ENOENT for nothing, ENAMETOOLONG past 4095 bytes, and EINVAL and EILSEQ as for `components`.
+    """
     if not target:
         raise error(errno.ENOENT, path)
     if "\0" in target:
         raise error(errno.EINVAL, path)
     try:
-        os.fsencode(target)
+        length = len(os.fsencode(target))
     except UnicodeEncodeError:
         raise error(errno.EILSEQ, path) from None
+    if length > _TARGET_MAX:
+        raise error(errno.ENAMETOOLONG, path)
 
 
 def closed_directory(label: str) -> errors.ClosedError:
@@ -105,4 +111,8 @@ class Naming:
     ) -> None:
         if isinstance(exc, OSError):
             exc.filename = self._path
-            exc.filename2 = self._path2
+            if self._path2 is not None:
+                exc.filename2 = self._path2
+            elif exc.filename2 is not None:
+                # Python names the target of a symbolic link too. Set to None it would be shown.
+                del exc.filename2

@@ -63,9 +63,9 @@ def get(directory: Directory, path: str) -> bytes:
         file.close()
 
 
-def fails_with(code: int, call: Callable[[], object]) -> OSError:
+def fails_with(code: int, call: Callable[..., object], *args: object) -> OSError:
     with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is what is checked
-        call()
+        call(*args)
     assert caught.value.errno == code, os.strerror(caught.value.errno or 0)
     return caught.value
 
@@ -143,17 +143,17 @@ class TestContent:
 
     def test_an_offset_no_file_can_have_is_refused(self, directory: Directory) -> None:
         file = directory.open("a", NEW)
-        fails_with(errno.EINVAL, lambda: file.read_at(1, 2**63))
-        fails_with(errno.EFBIG, lambda: file.write_at(b"x", 2**63))
-        fails_with(errno.EFBIG, lambda: file.truncate(2**63))
+        fails_with(errno.EINVAL, file.read_at, 1, 2**63)
+        fails_with(errno.EFBIG, file.write_at, b"x", 2**63)
+        fails_with(errno.EFBIG, file.truncate, 2**63)
         assert file.stat().size == 0
         file.close()
 
     def test_a_handle_for_reading_refuses_to_write(self, directory: Directory) -> None:
         put(directory, "a", b"abc")
         file = directory.open("a")
-        fails_with(errno.EBADF, lambda: file.write_at(b"x", 0))
-        fails_with(errno.EINVAL, lambda: file.truncate(0))
+        fails_with(errno.EBADF, file.write_at, b"x", 0)
+        fails_with(errno.EINVAL, file.truncate, 0)
         file.sync()
         file.close()
         assert get(directory, "a") == b"abc"
@@ -167,8 +167,8 @@ class TestContent:
         file.close()
         directory.sync()
         directory.sync("d")
-        fails_with(errno.ENOTDIR, lambda: directory.sync("d/a"))
-        fails_with(errno.ENOENT, lambda: directory.sync("e"))
+        fails_with(errno.ENOTDIR, directory.sync, "d/a")
+        fails_with(errno.ENOENT, directory.sync, "e")
 
     def test_threads_may_share_a_file(self, directory: Directory) -> None:
         file = directory.open("a", NEW)
@@ -188,7 +188,7 @@ class TestContent:
 class TestOpening:
     def test_missing(self, directory: Directory) -> None:
         for flags in (Open.READ, WRITE, WRITE | Open.TRUNCATE):
-            error = fails_with(errno.ENOENT, lambda flags=flags: directory.open("a", flags))
+            error = fails_with(errno.ENOENT, directory.open, "a", flags)
             assert error.filename == "a"
 
     def test_create_keeps_what_exists_and_truncate_does_not(self, directory: Directory) -> None:
@@ -203,7 +203,7 @@ class TestOpening:
         directory.mkdir("folder")
         directory.symlink("link", "nowhere")
         for name in ("new", "folder", "link"):
-            fails_with(errno.EEXIST, lambda name=name: directory.open(name, NEW | Open.EXCLUSIVE))
+            fails_with(errno.EEXIST, directory.open, name, NEW | Open.EXCLUSIVE)
 
     def test_folders_and_links_are_refused(self, directory: Directory) -> None:
         directory.mkdir("folder")
@@ -212,15 +212,15 @@ class TestOpening:
         directory.symlink("dangling", "nowhere")
         for flags in (Open.READ, WRITE, NEW, WRITE | Open.TRUNCATE):
             for name in ("folder", ""):
-                fails_with(errno.EISDIR, lambda name=name, flags=flags: directory.open(name, flags))
+                fails_with(errno.EISDIR, directory.open, name, flags)
             for name in ("link", "dangling"):
-                fails_with(errno.ELOOP, lambda name=name, flags=flags: directory.open(name, flags))
+                fails_with(errno.ELOOP, directory.open, name, flags)
         assert sorted(directory.names()) == ["dangling", "file", "folder", "link"]
 
     def test_changing_flags_need_write(self, directory: Directory) -> None:
         put(directory, "a", b"abc")
         for flags in (Open.CREATE, Open.TRUNCATE, WRITE | Open.EXCLUSIVE):
-            fails_with(errno.EINVAL, lambda flags=flags: directory.open("a", flags))
+            fails_with(errno.EINVAL, directory.open, "a", flags)
         assert get(directory, "a") == b"abc"
 
     def test_mode_of_a_new_file(self, directory: Directory) -> None:
@@ -273,9 +273,9 @@ class TestNames:
         directory.mkdir("folder")
         directory.symlink("link", "folder")
         for call in (directory.names, directory.scan):
-            assert fails_with(errno.ENOTDIR, lambda call=call: call("file")).filename == "file"
-            fails_with(errno.ENOENT, lambda call=call: call("missing"))
-            fails_with(errno.ELOOP, lambda call=call: call("link"))
+            assert fails_with(errno.ENOTDIR, call, "file").filename == "file"
+            fails_with(errno.ENOENT, call, "missing")
+            fails_with(errno.ELOOP, call, "link")
 
     def test_names_that_are_not_text(self, directory: Directory) -> None:
         odd = os.fsdecode(b"\xff\xfe.ldb")
@@ -287,32 +287,32 @@ class TestNames:
         directory.symlink("link", odd)
         assert directory.readlink("link") == odd
         assert directory.stat("link").size == len(os.fsencode(odd))
-        fails_with(errno.EILSEQ, lambda: directory.stat("\ud800"))
-        fails_with(errno.EILSEQ, lambda: directory.symlink("x", "\ud800"))
+        fails_with(errno.EILSEQ, directory.stat, "\ud800")
+        fails_with(errno.EILSEQ, directory.symlink, "x", "\ud800")
 
     def test_paths_that_mean_something_else_are_refused(self, directory: Directory) -> None:
         directory.mkdir("d")
         put(directory, "a")
         for path in ("..", ".", "/a", "d/", "d//x", "d/../a", "d/./x", "a\0b", "/"):
-            calls: list[Callable[[], object]] = [
-                lambda path=path: directory.stat(path),  # type: ignore[misc]
-                lambda path=path: directory.open(path, NEW),  # type: ignore[misc]
-                lambda path=path: directory.rename("a", path),  # type: ignore[misc]
-                lambda path=path: directory.remove(path),  # type: ignore[misc]
-                lambda path=path: directory.mkdir(path),  # type: ignore[misc]
-                lambda path=path: directory.names(path),  # type: ignore[misc]
-                lambda path=path: directory.link("a", path),  # type: ignore[misc]
+            calls: list[tuple[Callable[..., object], *tuple[object, ...]]] = [
+                (directory.stat, path),
+                (directory.open, path, NEW),
+                (directory.rename, "a", path),
+                (directory.remove, path),
+                (directory.mkdir, path),
+                (directory.names, path),
+                (directory.link, "a", path),
             ]
-            for call in calls:
-                fails_with(errno.EINVAL, call)
+            for call, *args in calls:
+                fails_with(errno.EINVAL, call, *args)
         assert sorted(directory.names()) == ["a", "d"]
 
     def test_a_name_too_long(self, directory: Directory) -> None:
         name = "n" * 255
         put(directory, name)
         assert directory.names() == [name]
-        fails_with(errno.ENAMETOOLONG, lambda: directory.stat(name + "n"))
-        fails_with(errno.ENAMETOOLONG, lambda: directory.rename(name, "é" * 128))
+        fails_with(errno.ENAMETOOLONG, directory.stat, name + "n")
+        fails_with(errno.ENAMETOOLONG, directory.rename, name, "é" * 128)
 
     def test_a_path_never_goes_through_a_link_or_a_file(self, directory: Directory) -> None:
         directory.mkdir("d")
@@ -321,18 +321,18 @@ class TestNames:
         put(directory, "file")
         for through, code in (("link", errno.ELOOP), ("file", errno.ENOTDIR), ("no", errno.ENOENT)):
             path = f"{through}/x"
-            calls: list[Callable[[], object]] = [
-                lambda path=path: directory.stat(path),  # type: ignore[misc]
-                lambda path=path: directory.open(path),  # type: ignore[misc]
-                lambda path=path: directory.open(path, NEW),  # type: ignore[misc]
-                lambda path=path: directory.remove(path),  # type: ignore[misc]
-                lambda path=path: directory.mkdir(path),  # type: ignore[misc]
-                lambda path=path: directory.rename(path, "y"),  # type: ignore[misc]
-                lambda path=path: directory.rename("file", path),  # type: ignore[misc]
-                lambda path=path: directory.set_attributes(path, Attributes(mode=0)),  # type: ignore[misc]
+            calls: list[tuple[Callable[..., object], *tuple[object, ...]]] = [
+                (directory.stat, path),
+                (directory.open, path),
+                (directory.open, path, NEW),
+                (directory.remove, path),
+                (directory.mkdir, path),
+                (directory.rename, path, "y"),
+                (directory.rename, "file", path),
+                (directory.set_attributes, path, Attributes(mode=0)),
             ]
-            for call in calls:
-                fails_with(code, call)
+            for call, *args in calls:
+                fails_with(code, call, *args)
         assert get(directory, "d/x") == b"abc"
 
     def test_deep_folders(self, directory: Directory) -> None:
@@ -348,17 +348,17 @@ class TestNames:
         directory.mkdir("d", 0o700)
         assert directory.stat("d").mode == stat.S_IFDIR | 0o700
         put(directory, "d/x")
-        fails_with(errno.EEXIST, lambda: directory.mkdir("d"))
-        fails_with(errno.EEXIST, lambda: directory.mkdir("d/x"))
-        fails_with(errno.EEXIST, lambda: directory.mkdir(""))
-        fails_with(errno.ENOENT, lambda: directory.mkdir("no/x"))
-        fails_with(errno.ENOTEMPTY, lambda: directory.rmdir("d"))
-        fails_with(errno.ENOTDIR, lambda: directory.rmdir("d/x"))
-        fails_with(errno.ENOENT, lambda: directory.rmdir("no"))
-        fails_with(errno.EBUSY, lambda: directory.rmdir(""))
-        fails_with(errno.EISDIR, lambda: directory.remove("d"))
-        fails_with(errno.EISDIR, lambda: directory.remove(""))
-        fails_with(errno.ENOENT, lambda: directory.remove("no"))
+        fails_with(errno.EEXIST, directory.mkdir, "d")
+        fails_with(errno.EEXIST, directory.mkdir, "d/x")
+        fails_with(errno.EEXIST, directory.mkdir, "")
+        fails_with(errno.ENOENT, directory.mkdir, "no/x")
+        fails_with(errno.ENOTEMPTY, directory.rmdir, "d")
+        fails_with(errno.ENOTDIR, directory.rmdir, "d/x")
+        fails_with(errno.ENOENT, directory.rmdir, "no")
+        fails_with(errno.EBUSY, directory.rmdir, "")
+        fails_with(errno.EISDIR, directory.remove, "d")
+        fails_with(errno.EISDIR, directory.remove, "")
+        fails_with(errno.ENOENT, directory.remove, "no")
         directory.remove("d/x")
         directory.rmdir("d")
         assert directory.names() == []
@@ -368,14 +368,14 @@ class TestNames:
         assert directory.readlink("link") == "../../etc/passwd"
         assert stat.S_ISLNK(directory.stat("link").mode)
         put(directory, "file")
-        fails_with(errno.EINVAL, lambda: directory.readlink("file"))
-        fails_with(errno.EINVAL, lambda: directory.readlink(""))
-        fails_with(errno.ENOENT, lambda: directory.readlink("no"))
-        fails_with(errno.EEXIST, lambda: directory.symlink("file", "x"))
-        fails_with(errno.EEXIST, lambda: directory.symlink("", "x"))
-        fails_with(errno.ENOENT, lambda: directory.symlink("empty", ""))
-        fails_with(errno.EINVAL, lambda: directory.symlink("nul", "a\0b"))
-        fails_with(errno.ENAMETOOLONG, lambda: directory.symlink("long", "x" * 4096))
+        fails_with(errno.EINVAL, directory.readlink, "file")
+        fails_with(errno.EINVAL, directory.readlink, "")
+        fails_with(errno.ENOENT, directory.readlink, "no")
+        fails_with(errno.EEXIST, directory.symlink, "file", "x")
+        fails_with(errno.EEXIST, directory.symlink, "", "x")
+        fails_with(errno.ENOENT, directory.symlink, "empty", "")
+        fails_with(errno.EINVAL, directory.symlink, "nul", "a\0b")
+        fails_with(errno.ENAMETOOLONG, directory.symlink, "long", "x" * 4096)
         directory.remove("link")
         assert directory.names() == ["file"]
 
@@ -389,13 +389,13 @@ class TestNames:
         assert get(directory, "a") == b"changed"
         directory.remove("a")
         assert directory.stat("d/b").nlink == 1
-        error = fails_with(errno.ENOENT, lambda: directory.link("a", "c"))
+        error = fails_with(errno.ENOENT, directory.link, "a", "c")
         assert (error.filename, error.filename2) == ("a", "c")
-        fails_with(errno.EEXIST, lambda: directory.link("d/b", "d"))
-        fails_with(errno.EEXIST, lambda: directory.link("d", "d/b"))
-        fails_with(errno.EPERM, lambda: directory.link("d", "c"))
-        fails_with(errno.EPERM, lambda: directory.link("", "c"))
-        fails_with(errno.EEXIST, lambda: directory.link("d/b", ""))
+        fails_with(errno.EEXIST, directory.link, "d/b", "d")
+        fails_with(errno.EEXIST, directory.link, "d", "d/b")
+        fails_with(errno.EPERM, directory.link, "d", "c")
+        fails_with(errno.EPERM, directory.link, "", "c")
+        fails_with(errno.EEXIST, directory.link, "d/b", "")
 
     def test_a_link_to_a_link_is_a_second_name_of_the_link(self, directory: Directory) -> None:
         directory.symlink("link", "nowhere")
@@ -424,21 +424,21 @@ class TestRename:
     def test_missing_source(self, directory: Directory) -> None:
         put(directory, "b")
         for how in Rename:
-            error = fails_with(errno.ENOENT, lambda how=how: directory.rename("a", "b", how))
+            error = fails_with(errno.ENOENT, directory.rename, "a", "b", how)
             assert (error.filename, error.filename2) == ("a", "b")
 
     def test_files_and_folders_do_not_replace_each_other(self, directory: Directory) -> None:
         put(directory, "file")
         directory.mkdir("folder")
-        fails_with(errno.EISDIR, lambda: directory.rename("file", "folder"))
-        fails_with(errno.ENOTDIR, lambda: directory.rename("folder", "file"))
+        fails_with(errno.EISDIR, directory.rename, "file", "folder")
+        fails_with(errno.ENOTDIR, directory.rename, "folder", "file")
 
     def test_a_folder_replaces_only_an_empty_one(self, directory: Directory) -> None:
         directory.mkdir("a")
         put(directory, "a/x")
         directory.mkdir("b")
         put(directory, "b/y")
-        fails_with(errno.ENOTEMPTY, lambda: directory.rename("a", "b"))
+        fails_with(errno.ENOTEMPTY, directory.rename, "a", "b")
         directory.remove("b/y")
         directory.rename("a", "b")
         assert directory.names() == ["b"]
@@ -449,9 +449,9 @@ class TestRename:
         directory.mkdir("a/b")
         for how in Rename:
             new = "a/b" if how is Rename.EXCHANGE else "a/b/c"
-            fails_with(errno.EINVAL, lambda how=how, new=new: directory.rename("a", new, how))
-        fails_with(errno.ENOTEMPTY, lambda: directory.rename("a/b", "a"))
-        fails_with(errno.EINVAL, lambda: directory.rename("a/b", "a", Rename.EXCHANGE))
+            fails_with(errno.EINVAL, directory.rename, "a", new, how)
+        fails_with(errno.ENOTEMPTY, directory.rename, "a/b", "a")
+        fails_with(errno.EINVAL, directory.rename, "a/b", "a", Rename.EXCHANGE)
         assert directory.names("a") == ["b"]
 
     def test_two_names_of_one_file_stay(self, directory: Directory) -> None:
@@ -471,7 +471,10 @@ class TestRename:
         for old, new in (("a", "b"), ("a", "a"), ("a", "d"), ("d", "a"), ("d", "e")):
             fails_with(
                 errno.EEXIST,
-                lambda old=old, new=new: directory.rename(old, new, Rename.NOREPLACE),
+                directory.rename,
+                old,
+                new,
+                Rename.NOREPLACE,
             )
         directory.rename("a", "c", Rename.NOREPLACE)
         directory.rename("d", "e/d", Rename.NOREPLACE)
@@ -490,7 +493,7 @@ class TestRename:
         assert directory.names("file/x") == []
         assert directory.stat("e").mode & stat.S_IFREG
         assert directory.stat("file").nlink == directory.stat("").nlink
-        fails_with(errno.ENOENT, lambda: directory.rename("d", "no", Rename.EXCHANGE))
+        fails_with(errno.ENOENT, directory.rename, "d", "no", Rename.EXCHANGE)
 
     def test_a_link_is_renamed_itself(self, directory: Directory) -> None:
         put(directory, "a", b"abc")
@@ -505,14 +508,15 @@ class TestRename:
     def test_the_directory_itself_stays(self, directory: Directory) -> None:
         put(directory, "a")
         for how in Rename:
-            fails_with(errno.EBUSY, lambda how=how: directory.rename("", "b", how))
-            fails_with(errno.EBUSY, lambda how=how: directory.rename("a", "", how))
+            fails_with(errno.EBUSY, directory.rename, "", "b", how)
+            fails_with(errno.EBUSY, directory.rename, "a", "", how)
 
 
 class TestAttributes:
     def test_a_directory_tells_of_itself(self, directory: Directory) -> None:
         assert directory.stat().mode == stat.S_IFDIR | 0o755
-        assert directory.stat().nlink == 2
+        if directory.stat().nlink == 1:
+            return  # Some file systems do not count the folders in a folder (btrfs).
         directory.mkdir("d")
         assert directory.stat().nlink == 3
         directory.rmdir("d")
@@ -571,28 +575,31 @@ class TestAttributes:
         directory.set_attributes("link", Attributes(mtime_ns=12))
         directory.set_attributes("link", Attributes(uid=os.getuid(), atime_ns=1, mtime_ns=13))
         assert directory.stat("link").mtime_ns == 13
-        fails_with(
-            errno.EOPNOTSUPP, lambda: directory.set_attributes("link", Attributes(mode=0o600))
-        )
+        fails_with(errno.EOPNOTSUPP, directory.set_attributes, "link", Attributes(mode=0o600))
         assert directory.stat("a") == before
 
     def test_missing(self, directory: Directory) -> None:
         for change in (Attributes(mode=0o600), Attributes(mtime_ns=1), Attributes(uid=0)):
-            fails_with(errno.ENOENT, lambda change=change: directory.set_attributes("a", change))
-        assert fails_with(errno.ENOENT, lambda: directory.stat("d/a")).filename == "d/a"
+            fails_with(errno.ENOENT, directory.set_attributes, "a", change)
+        assert fails_with(errno.ENOENT, directory.stat, "d/a").filename == "d/a"
 
     def test_times_move_with_changes(self, directory: Directory) -> None:
         put(directory, "a", b"abc")
         old = Attributes(atime_ns=1, mtime_ns=1)
         file = directory.open("a", WRITE)
-        for change in (lambda: file.write_at(b"x", 0), lambda: file.truncate(2)):
+        changes: list[tuple[Callable[..., object], object]] = [
+            (lambda data: file.write_at(data, 0), b"x"),
+            (file.truncate, 2),
+        ]
+        for change, argument in changes:
             directory.set_attributes("a", old)
-            change()
+            change(argument)
             assert directory.stat("a").mtime_ns > 1
         file.close()
-        for act in (lambda: put(directory, "b"), lambda: directory.remove("b")):
+        acts: list[Callable[[str], object]] = [lambda name: put(directory, name), directory.remove]
+        for act in acts:
             directory.set_attributes("", old)
-            act()
+            act("b")
             assert directory.stat().mtime_ns > 1
 
     def test_reading_leaves_the_times_alone(self, directory: Directory) -> None:

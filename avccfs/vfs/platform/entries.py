@@ -145,18 +145,20 @@ def _set_times(target: Fd | Entry, atime_ns: int | None, mtime_ns: int | None) -
 
 def _utimensat(target: Fd | Entry, atime_ns: int | None, mtime_ns: int | None) -> int:
     """The errno of utimensat(2), None leaving a time alone; ENOSYS where it cannot be called."""
-    call = getattr(_LIBC, "utimensat", None) if sys.platform == "linux" else None
+    name = "futimens" if isinstance(target, int) else "utimensat"
+    call = getattr(_LIBC, name, None) if sys.platform == "linux" else None
     if call is None:
         return errno.ENOSYS
     times = (ctypes.c_long * 4)()
     for index, value in enumerate((atime_ns, mtime_ns)):
         seconds, rest = (0, _UTIME_OMIT) if value is None else divmod(value, 10**9)
         times[2 * index], times[2 * index + 1] = seconds, rest
-    call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)
     if isinstance(target, int):
-        failed = call(target, None, times, 0)
+        call.argtypes = (ctypes.c_int, ctypes.c_void_p)
+        failed = call(target, times)
     else:
         dir_fd, name = at(target)
+        call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)
         failed = call(
             _AT_FDCWD if dir_fd is None else dir_fd,
             os.fsencode(name),

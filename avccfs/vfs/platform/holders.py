@@ -25,11 +25,17 @@ _FLOCK = struct.Struct("@hhqqi4x")
 
 
 def process_name(pid: int) -> str | None:
-    """The command name of a running process; None if there is none, or no telling."""
+    """The command name of a running process; None if there is none, or no telling.
+
+    One that has ended and only waits for its parent to notice (a zombie) holds nothing any more.
+    """
     try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="surrogateescape").rstrip("\n")
+        line = Path(f"/proc/{pid}/stat").read_text(errors="surrogateescape")
     except OSError:
         return None
+    # "1234 (name) S ...", and the name may hold anything, brackets and spaces too.
+    name, _, rest = line.partition("(")[2].rpartition(")")
+    return None if rest.split()[0] in ("Z", "X") else name
 
 
 def find(fd: int) -> Holders:

@@ -17,6 +17,7 @@ from avccfs.format import filename
 from avccfs.vfs.base import Open
 from avccfs.vfs.platform import holders
 from avccfs.vfs.platform.files import Entry, Fd, Place, lstat, open_regular
+from avccfs.vfs.rules import Naming
 
 try:
     import fcntl
@@ -115,16 +116,26 @@ class FileLock:
 
 
 def lock_directory(
-    place: Place, label: str, find: Callable[[str], Entry], *, exclusive: bool
+    place: Place,
+    label: str,
+    find: Callable[[str], Entry],
+    keep: Callable[[FileLock], None],
+    *,
+    exclusive: bool,
 ) -> FileLock | None:
-    """Take the lock of a directory, as `vfs.base.Directory.lock` says. `find` resolves a path.
+    """Take the lock of a directory, as `vfs.base.Directory.lock` says.
 
+    `find` resolves a path; `keep` is told of every lock that is handed out, those of `also` too.
     `LOCK` is created (mode 0644) if it is missing; its content and times are never changed.
     """
 
     def again(path: str) -> FileLock:
         how = Open.WRITE if exclusive else Open.READ
-        return _take(open_regular(find(path), how, 0o644), label, again, exclusive=exclusive)
+        with Naming(path):
+            fd = open_regular(find(path), how, 0o644)
+            other = _take(fd, label, again, exclusive=exclusive)
+        keep(other)
+        return other
 
     for _ in range(_LOCK_TRIES):
         fd = _open_lock(place, exclusive=exclusive)
@@ -132,6 +143,7 @@ def lock_directory(
             return None
         lock = _take(fd, label, again, exclusive=exclusive)
         if _is_named(place, fd):
+            keep(lock)
             return lock
         # Replaced between the opening and the locking: this lock would guard nothing.
         lock.release()
