@@ -14,7 +14,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
@@ -22,7 +22,7 @@ from avccfs.crash.model import WEAKEST, Disk, Loose, Profile, disks
 from avccfs.crash.trace import Trace
 from avccfs.crash.versions import FINE, Granularity, Version, Versions, digest_of, versions
 from avccfs.vfs.recorder import Slot
-from avccfs.vfs.snapshot import Node, NodeKind, Snapshot, contents, walk
+from avccfs.vfs.snapshot import ROOT, Node, NodeKind, Snapshot, contents, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,11 @@ class State:
     def snapshot(self) -> Snapshot:
         """The directory as it is found."""
         nodes = dict(self.tree.skeleton)
-        for identity, node in nodes.items():
-            if node.kind is NodeKind.FILE:
-                version = self.chosen.get(identity)
-                content = version.content() if version else self.disk.files[identity].durable
-                nodes[identity] = replace(node, content=content)
+        for identity in self.tree.files:
+            node, version = nodes[identity], self.chosen.get(identity)
+            content = version.content() if version else self.disk.files[identity].durable
+            if content is not node.content:
+                nodes[identity] = Node(node.kind, node.mode, content=content)
         return nodes
 
     def describe(self, trace: Trace) -> str:
@@ -78,14 +78,11 @@ class Tree:
 
     lost: tuple[Loose, ...]
     skeleton: Mapping[int, Node]
-    """The nodes that can be reached, directories with their entries, files without content."""
+    """The nodes that can be reached: directories with their entries, files with any content."""
     paths: tuple[tuple[str, int], ...]
     """Every path and where it leads, parents first."""
-
-    @property
-    def files(self) -> list[int]:
-        """The files that can be reached."""
-        return [each for each, node in self.skeleton.items() if node.kind is NodeKind.FILE]
+    files: tuple[int, ...]
+    """The files that can be reached."""
 
 
 @dataclass
@@ -186,15 +183,17 @@ class Reachable:
 
     def _tree(self, names: Mapping[Slot, int], lost: tuple[Loose, ...]) -> Tree:
         entries: dict[int, dict[str, int]] = {}
-        for slot, node in names.items():
-            entries.setdefault(slot.directory, {})[slot.name] = node
-        nodes = {
-            identity: replace(node, content=b"", entries=entries.get(identity, {}))
-            for identity, node in self.disk.nodes.items()
-        }
+        for slot, child in names.items():
+            entries.setdefault(slot.directory, {})[slot.name] = child
+        nodes = dict(self.disk.nodes)
+        for identity, node in nodes.items():
+            if node.kind is NodeKind.DIRECTORY:
+                held = entries.get(identity, {})
+                nodes[identity] = Node(node.kind, node.mode, entries=MappingProxyType(held))
         paths = tuple(walk(nodes))
-        reached = {0, *(identity for _, identity in paths)}
-        return Tree(lost, {each: nodes[each] for each in nodes if each in reached}, paths)
+        skeleton = {identity: nodes[identity] for identity in (ROOT, *(each for _, each in paths))}
+        files = tuple(each for each, node in skeleton.items() if node.kind is NodeKind.FILE)
+        return Tree(lost, skeleton, paths, files)
 
     # Contents
 

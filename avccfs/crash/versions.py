@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from avccfs.crash.model import FileOnDisk, Profile, apply
+from avccfs.crash.model import FileOnDisk, Profile
 from avccfs.vfs.recorder import DataChange, Truncate, Write
 
 T = TypeVar("T")
@@ -207,34 +207,46 @@ def _natural_size(file: FileOnDisk, kept: Sequence[Piece]) -> int:
 
 def _build(file: FileOnDisk, kept: Sequence[Piece], size: int, filling: Filling) -> bytes:
     content = bytearray(file.durable)
+
+    def grow(end: int) -> None:
+        if end > len(content):
+            content.extend(_background(file, kept, len(content), end, filling))
+
     for (_, change), (start, end) in zip(file.pending, kept, strict=True):
         if start == end:
             continue
         if isinstance(change, Truncate):
-            apply(content, change)
+            del content[change.size :]
+            grow(change.size)
             continue
         offset = change.offset + start
-        content.extend(_background(file, len(content), offset, filling))
+        grow(offset)
         content[offset : offset + end - start] = change.data[start:end]
     del content[size:]
-    content.extend(_background(file, len(content), size, filling))
+    grow(size)
     return bytes(content)
 
 
-def _background(file: FileOnDisk, start: int, stop: int, filling: Filling) -> bytes:
-    """What stands where a file has grown and nothing that was written is kept.
+def _background(
+    file: FileOnDisk, kept: Sequence[Piece], start: int, stop: int, filling: Filling
+) -> bytes:
+    """What stands from `start` to `stop` where a file has grown and no written byte is kept.
 
-    Garbage only where something was to be written: what was skipped over is a hole, and reads as
-    zeros on every file system.
+    Garbage only where something should be: what was skipped over, or cut off before, is a hole and
+    reads as zeros on every file system.
     """
-    ground = bytearray(max(0, stop - start))
-    if filling is Filling.GARBAGE and ground:
-        for _, change in file.pending:
-            if isinstance(change, Write):
-                low, high = max(start, change.offset), min(stop, change.offset + len(change.data))
-                if low < high:
-                    repeated = GARBAGE * ((high - low) // len(GARBAGE) + 1)
-                    ground[low - start : high - start] = repeated[: high - low]
+    ground = bytearray(stop - start)
+    if filling is Filling.ZEROS:
+        return bytes(ground)
+    for (_, change), (_, end) in zip(file.pending, kept, strict=True):
+        if isinstance(change, Write):
+            low, high = max(start, change.offset), min(stop, change.offset + len(change.data))
+            if low < high:
+                repeated = GARBAGE * ((high - low) // len(GARBAGE) + 1)
+                ground[low - start : high - start] = repeated[: high - low]
+        elif end and change.size < stop:
+            cut = max(change.size, start) - start
+            ground[cut:] = bytes(len(ground) - cut)
     return bytes(ground)
 
 

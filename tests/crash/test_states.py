@@ -221,6 +221,16 @@ class TestContents:
             {"a": b""}, {"a": b"\0\0x"}, {"a": b"\0\0\0"}, {"a": b"\0\0" + garbage(1)}
         )
 
+    def test_what_was_cut_off_before_reads_as_zeros_not_garbage(self) -> None:
+        trace = Trace(
+            holding(a=b""),
+            [write(1, "a", b"x"), Truncate(1, "a", 0), write(1, "a", b"y", offset=1)],
+        )
+        *_, last = reachable(trace)
+        everything = next(iter(last))
+        assert everything.faults == ()
+        assert contents(everything.snapshot()) == {"a": b"\0y"}
+
     def test_without_garbage_only_zeros_are_ahead_of_the_bytes(self) -> None:
         found = found_after(holding(a=b""), write(1, "a", b"xy"), profile=Profile(no_garbage=True))
         assert found == states(
