@@ -270,6 +270,14 @@ class Session(Held):
         """What it must hold now."""
         return Content.of(self.model.items())
 
+    def begin(self) -> None:
+        """Begin an iterator, which goes on seeing what the database holds now."""
+        self._do("begin")
+
+    def rest(self) -> Content:
+        """All that the begun iterator sees, whatever was written since; it ends here."""
+        return Content.answered(self._do("rest"))
+
     def compact(self) -> None:
         """Compact the whole key range."""
         self._do("compact")

@@ -40,12 +40,18 @@ def usage(text: str) -> SystemExit:
 
 
 def read(
-    database: plyvel.DB, each: Callable[[bytes, bytes], None] | None = None
+    database: plyvel.DB,
+    each: Callable[[bytes, bytes], None] | None = None,
+    begun: plyvel.Iterator | None = None,
 ) -> dict[str, object]:
-    """Every key in order. Stops where the engine stops and says why."""
+    """Every key in order, as an iterator sees it that was perhaps begun before.
+
+    Stops where the engine stops and says why.
+    """
     total, keys, problem = hashlib.sha256(), 0, ""
     try:
-        with database.iterator() as iterator:
+        with begun or database.iterator() as iterator:
+            iterator.seek_to_start()
             for key, value in iterator:
                 total.update(f"{key.hex()} {value.hex()}\n".encode())
                 if each is not None:
@@ -142,6 +148,7 @@ class Script:
     def __init__(self, opener: Callable[[], plyvel.DB]) -> None:
         self.opener = opener
         self.database = opener()
+        self.begun: plyvel.Iterator | None = None
 
     def line(self) -> list[str] | None:
         text = sys.stdin.readline()
@@ -163,6 +170,15 @@ class Script:
             case ["compact"]:
                 self.database.compact_range()
                 say(ok=True)
+            case ["begin"]:
+                self.begun = self.database.iterator()
+                next(self.begun, None)
+                say(ok=True)
+            case ["rest"]:
+                if self.begun is None:
+                    raise usage("rest without begin")
+                say(**read(self.database, begun=self.begun))
+                self.begun = None
             case ["close"]:
                 self.database.close()
                 say(ok=True)

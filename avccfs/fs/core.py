@@ -66,10 +66,13 @@ class Core:
         self.read_only = storage.read_only
         self.handles = HandleTable()
         self.numbers = FileNumbers()
+        self.write_back: Callable[[int], None] | None = None
+        """Makes a caller that collects writes hand over those to an inode, by calls of `write`."""
         self._source = source
         self._lock = threading.RLock()
         self._inodes = InodeTable(self.directory.stat())
         self._lock_hidden = False
+        self._sent_back = False
         self.notes = Notes(storage)
         storage.share_log(self._lock, busy=self._log_is_open, written=self._log_was_written)
         for name in self.directory.names():
@@ -264,8 +267,9 @@ class Core:
             if CURRENT in (old, new):
                 self._forget_meta(keep=(old, new))
             current = self._inodes.at(self._inodes.root, CURRENT)
-            if current is not None:
-                self._guard_writers(current)
+            if current is not None and self._guard_writers(current):
+                # As in `_open_current`: a size that the kernel made up must not be CURRENT's.
+                self._inodes.supersede(self._inodes.root, CURRENT)
         if old == CURRENT and new != CURRENT and how is not Rename.EXCHANGE:
             self.notes.changed(f"CURRENT was renamed to {new}; engines will not find the database")
 
@@ -303,7 +307,7 @@ class Core:
             self._check_writable()
         with self._lock:
             inode = self._inodes.get(number)
-            path = inode.path
+            path = self._path_to_open(inode)
             if path == CURRENT and (writing or flags & os.O_TRUNC) and self._is_regular(CURRENT):
                 return self._open_current(inode, truncated=bool(flags & os.O_TRUNC))
             how = Open.WRITE if writing else Open.READ
@@ -386,7 +390,14 @@ class Core:
     def _open_current(self, inode: Inode, *, truncated: bool) -> Opened:
         # The number goes with the writer: the kernel will believe sizes about it that are true of
         # the draft only. Everybody else finds CURRENT under a new number.
-        self._inodes.detach(self._inodes.root, CURRENT)
+        root = self._inodes.root
+        if self._inodes.at(root, CURRENT) is inode:
+            self._inodes.supersede(root, CURRENT)
+        # And who has the old number open already shall not see them either. A kernel that is told
+        # of a stale number looks the name up once more, and only once.
+        self._sent_back = bool(inode.handles) and not self._sent_back
+        if self._sent_back:
+            raise StaleInodeError(inode.number)
         return Opened(
             self.handles.add(self._current_handle(inode, truncated=truncated)), direct=True
         )
@@ -403,11 +414,24 @@ class Core:
             return Entry(inode.number, replace(handle.stat(), nlink=1), volatile=True), opened
 
     def _current_handle(self, inode: Inode, *, truncated: bool) -> CurrentHandle:
-        return CurrentHandle(inode, self.storage, truncated=truncated, on_switch=self._switched)
+        return CurrentHandle(
+            inode,
+            self.storage,
+            truncated=truncated,
+            before_switch=self._complete,
+            on_switch=self._switched,
+        )
+
+    def _complete(self, desc: FileDesc) -> None:
+        # goleveldb switches to a manifest that it has written but not synced. The switch makes it
+        # durable, as far as it is here: what is still above would be lost with the mount process.
+        number = self.number_of(ROOT, filename.name_of(desc))
+        if number is not None and self.write_back is not None:
+            self.write_back(number)
 
     def _switched(self, desc: FileDesc) -> None:
         with self._lock:
-            self._inodes.detach(self._inodes.root, CURRENT)
+            self._inodes.supersede(self._inodes.root, CURRENT)
             self._forget_meta(keep=())
         self.notes.changed(f"CURRENT now names {desc}")
 
@@ -419,6 +443,14 @@ class Core:
             )
         if how is Rename.NOREPLACE and self._exists(CURRENT):
             raise FileExistsError(errno.EEXIST, "File exists", CURRENT)
+        if self.directory.stat(old).nlink > 1:
+            # As for `link`: a write through the other name would change CURRENT in place.
+            self.notes.refused(f"{old} was not renamed onto CURRENT: it has other names; copy it")
+            raise OSError(errno.EPERM, "a file with other names cannot become CURRENT", old)
+        with closing(self.directory.open(old)) as file:
+            named = filename.decode_meta(file.read_at(64, 0))
+        if named is not None:
+            self._complete(named)
         try:
             desc = self.storage.adopt_meta(old, exchange=how is Rename.EXCHANGE)
         except (AvccfsError, OSError) as error:
@@ -426,13 +458,14 @@ class Core:
             raise
         self.notes.changed(f"CURRENT now names {desc}, renamed from {old}")
 
-    def _guard_writers(self, inode: Inode) -> None:
+    def _guard_writers(self, inode: Inode) -> bool:
         # A file that became CURRENT by rename may still be open for writing; from now on those
-        # writes are writes to CURRENT.
-        for handle in list(inode.handles):
-            if handle.writable and isinstance(handle, FileHandle):
-                self.handles.replace(handle, self._current_handle(inode, truncated=False))
-                handle.close()
+        # writes are writes to CURRENT. Returns whether there were any.
+        writers = [h for h in inode.handles if h.writable and isinstance(h, FileHandle)]
+        for handle in writers:
+            self.handles.replace(handle, self._current_handle(inode, truncated=False))
+            handle.close()
+        return bool(writers)
 
     def _forget_meta(self, *, keep: tuple[str, ...]) -> None:
         # set_meta rewrote some of the family behind the kernel's back: new numbers for all.
@@ -479,13 +512,19 @@ class Core:
         with self._lock:
             return join(self._inodes.get(parent).path, name)
 
+    def _path_to_open(self, inode: Inode) -> str:
+        try:
+            return inode.path
+        except StaleInodeError:
+            if inode.former is None:
+                raise
+            return inode.former
+
     def _path_or_none(self, inode: Inode) -> str | None:
         try:
             return inode.path
         except StaleInodeError:
-            if not inode.handles:
-                raise
-            return None
+            return None if inode.handles else self._path_to_open(inode)
 
     def _stat(self, inode: Inode) -> Stat:
         path = self._path_or_none(inode)

@@ -36,6 +36,7 @@ class CurrentHandle:
     """CURRENT, open for writing. See the module's text."""
 
     __slots__ = (
+        "_before_switch",
         "_buffer",
         "_on_switch",
         "_pending",
@@ -52,12 +53,14 @@ class CurrentHandle:
         storage: DirectoryStorage,
         *,
         truncated: bool,
+        before_switch: Callable[[FileDesc], None],
         on_switch: Callable[[FileDesc], None],
     ) -> None:
         self.inode = inode
         self.writable = True
         self.slow = True
         self._storage = storage
+        self._before_switch = before_switch
         self._on_switch = on_switch
         self._buffer: bytes | None = b"" if truncated else None
         """What this handle has made of the content so far; None while it only looks on."""
@@ -93,6 +96,7 @@ class CurrentHandle:
             self._buffer, self._pending = content, True
             return len(piece)
         desc = self._storage.check_meta(content)
+        self._before_switch(desc)
         self._storage.set_meta(desc)
         self._buffer, self._pending = content, False
         self._on_switch(desc)

@@ -32,7 +32,7 @@ class StaleInodeError(Exception):
 class Inode:
     """One file or folder, as the kernel knows it."""
 
-    __slots__ = ("handles", "identity", "is_folder", "lookups", "names", "number")
+    __slots__ = ("former", "handles", "identity", "is_folder", "lookups", "names", "number")
 
     def __init__(self, number: int, identity: int, *, is_folder: bool) -> None:
         self.number = number
@@ -42,6 +42,8 @@ class Inode:
         self.lookups = 0
         self.names: dict[tuple[Inode, str], None] = {}
         """Every (folder, name) that leads here; none for a file that was removed while in use."""
+        self.former: str | None = None
+        """The path of a file that this side replaced; under it lies what took its place."""
         self.handles: list[Handle] = []
 
     @property
@@ -129,6 +131,15 @@ class InodeTable:
             if not inode.names and self._shared.get(inode.identity) is inode:
                 del self._shared[inode.identity]
         return inode
+
+    def supersede(self, folder: Inode, name: str) -> None:
+        """Detach a name that this side has given to another file, or is about to.
+
+        The kernel may be on its way to the old number this very moment; `former` says what it wants.
+        """
+        inode = self.detach(folder, name)
+        if inode is not None and not inode.names:
+            inode.former = join(folder.path, name)
 
     def move(self, folder: Inode, name: str, new_folder: Inode, new_name: str) -> Inode | None:
         """Follow a rename; what the new name meant before is detached. Returns what moved."""

@@ -7,6 +7,7 @@ answered in line, since a hop to a thread costs more than most answers.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import stat as stat_module
@@ -56,6 +57,16 @@ def _handler(
     return guarded
 
 
+def _write_back(number: int) -> None:
+    """Make the kernel hand over what it still holds of a file.
+
+    Being told to drop its cache, it writes it first. That blocks until our own write handler has
+    answered: only for other threads than the one that answers.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        pyfuse3.invalidate_inode(InodeT(number))
+
+
 class Operations(pyfuse3.Operations):
     """`Core`, in the shape pyfuse3 wants."""
 
@@ -72,6 +83,8 @@ class Operations(pyfuse3.Operations):
         self._own = (os.geteuid(), os.getegid())
         # The hot path asks the table of handles itself.
         self._file = core.handles.file
+        if write_back:
+            core.write_back = _write_back
 
     # -- names
 
@@ -174,8 +187,9 @@ class Operations(pyfuse3.Operations):
         names = ((parent_inode_old, old), (parent_inode_new, new))
         if any(core.is_current(*one) for one in names):
             if self.enable_writeback_cache:
-                for one in names:
-                    await self._write_back(core.number_of(*one))
+                # What is renamed onto CURRENT is judged by its bytes.
+                for number in filter(None, (core.number_of(*one) for one in names)):
+                    await trio.to_thread.run_sync(_write_back, number)
             await trio.to_thread.run_sync(core.rename, *names[0], *names[1], how)
         else:
             core.rename(*names[0], *names[1], how)
@@ -210,7 +224,12 @@ class Operations(pyfuse3.Operations):
             handle = self._file(fh)
             if handle.slow:
                 return await trio.to_thread.run_sync(self._core.write, fh, buf, off)
-            return handle.write(buf, off)
+            done = handle.write(buf, off)
+            # A kernel that writes pages back takes any answer but an error for "all is written".
+            # After a short count the next call says what is wrong (vfs.base.File.write_at).
+            while done < len(buf) and self.enable_writeback_cache:
+                done += handle.write(buf[done:], off + done)
+            return done
         except Exception as error:  # noqa: BLE001 - nothing may leave a handler
             raise FUSEError(translate(error, "write")) from None
 
@@ -261,17 +280,6 @@ class Operations(pyfuse3.Operations):
         return answer
 
     # -- helpers
-
-    async def _write_back(self, number: int | None) -> None:
-        # A file that is renamed onto CURRENT is judged by its bytes, and the last of them may still
-        # sit in the kernel. Asking it to drop its cache makes it write them first. It blocks until
-        # our own write handler has answered, hence the thread.
-        if number is None:
-            return
-        try:
-            await trio.to_thread.run_sync(pyfuse3.invalidate_inode, InodeT(number))
-        except FileNotFoundError:
-            return
 
     def _owner(self, ctx: RequestContext) -> tuple[int, int] | None:
         caller = (ctx.uid, ctx.gid)

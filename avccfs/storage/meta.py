@@ -149,13 +149,15 @@ class _Switch:
         self._created: list[str] = []
         self._switched = False
         self._doing = ""
-        self._report = explain_meta(directory)
-        self._current = self._report.candidate(CURRENT)
-        self._decider = self._report.winner
-        self._top = next((c for c in self._report.pending if c.good), None)
+        self._report: MetaReport
+        self._current: MetaCandidate | None
+        self._decider: MetaCandidate | None
+        self._top: MetaCandidate | None
 
     def run(self) -> None:
+        """Do it. After an error a note on it says how far that came."""
         try:
+            self._look()
             self._check()
             self._make_durable()
             self._remove_hidden()
@@ -189,8 +191,14 @@ class _Switch:
             and candidate.target.number > self._desc.number
         )
 
-    def _check(self) -> None:
+    def _look(self) -> None:
         self._doing = "looking at CURRENT and its kin"
+        self._report = explain_meta(self._directory)
+        self._current = self._report.candidate(CURRENT)
+        self._decider = self._report.winner
+        self._top = next((c for c in self._report.pending if c.good), None)
+
+    def _check(self) -> None:
         for candidate in self._report.candidates:
             if candidate.error is not None and (
                 candidate.name != CURRENT_BAK or candidate is self._report.blocked_by

@@ -11,16 +11,19 @@ import ctypes
 import errno
 import os
 import stat as stat_module
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from avccfs.fs.core import Core
 from avccfs.fs.inodes import ROOT
 from avccfs.fuse.errno_map import errno_of
-from avccfs.vfs.base import Attributes, Rename
+from avccfs.vfs.base import Attributes, Rename, Space, Stat, join
+
+T = TypeVar("T")
 
 AT_FDCWD = -100
 _FLAGS = {Rename.REPLACE: 0, Rename.NOREPLACE: 1, Rename.EXCHANGE: 2}
@@ -37,8 +40,13 @@ class Facts:
     inode: int
     uid: int
     gid: int
+    blocks: int
     mtime_ns: int
     atime_ns: int
+
+    @property
+    def permissions(self) -> int:
+        return stat_module.S_IMODE(self.mode)
 
 
 class Opened(Protocol):
@@ -46,7 +54,9 @@ class Opened(Protocol):
     def write(self, data: bytes, offset: int) -> int: ...
     def append(self, data: bytes) -> int: ...
     def truncate(self, size: int) -> None: ...
-    def sync(self) -> None: ...
+    def chmod(self, mode: int) -> None: ...
+    def utime(self, atime_ns: int, mtime_ns: int) -> None: ...
+    def sync(self, *, data_only: bool = False) -> None: ...
     def facts(self) -> Facts: ...
     def close(self) -> None: ...
 
@@ -54,9 +64,12 @@ class Opened(Protocol):
 class Place(Protocol):
     name: str
 
+    def within(self, folder: str) -> Place: ...
     def open(self, path: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> Opened: ...
     def facts(self, path: str = "") -> Facts: ...
-    def names(self, path: str = "") -> list[str]: ...
+    def iterate(self, path: str = "") -> Generator[str, None, None]: ...
+    def same_file(self, one: str, other: str) -> bool: ...
+    def space(self) -> Space: ...
     def rename(self, old: str, new: str, how: Rename = Rename.REPLACE) -> None: ...
     def unlink(self, path: str) -> None: ...
     def mkdir(self, path: str, mode: int = 0o755) -> None: ...
@@ -68,30 +81,56 @@ class Place(Protocol):
     def chmod(self, path: str, mode: int) -> None: ...
     def utime(self, path: str, atime_ns: int, mtime_ns: int) -> None: ...
     def sync(self, path: str = "") -> None: ...
+    def mkfifo(self, path: str) -> None: ...
+
+
+@contextmanager
+def refused(number: int) -> Iterator[None]:
+    """The block fails with exactly this errno."""
+    found: OSError | None = None
+    try:
+        yield
+    except OSError as error:
+        found = error
+    assert found is not None, f"this should fail with {errno.errorcode[number]}"
+    if found.errno != number:
+        raise AssertionError(f"this should fail with {errno.errorcode[number]}") from found
+
+
+@contextmanager
+def opening(place: Place, path: str, flags: int = os.O_RDONLY) -> Iterator[Opened]:
+    """Open, and close at the end; an error of close does not hide one of the block."""
+    opened = place.open(path, flags)
+    try:
+        yield opened
+    except BaseException:
+        with suppress(OSError):
+            opened.close()
+        raise
+    opened.close()
+
+
+def names_in(place: Place, path: str = "") -> list[str]:
+    """The names in a folder, sorted."""
+    return sorted(place.iterate(path))
 
 
 def read_all(place: Place, path: str) -> bytes:
     """The content of a file, read as `cat` reads: until nothing more comes."""
-    opened = place.open(path)
-    try:
+    with closing(place.open(path)) as opened:
         pieces = []
         offset = 0
         while piece := opened.read(1 << 16, offset):
             pieces.append(piece)
             offset += len(piece)
         return b"".join(pieces)
-    finally:
-        opened.close()
 
 
 def write_all(place: Place, path: str, content: bytes, flags: int = os.O_TRUNC) -> None:
     """What `>` does in a shell, with an error of close seen."""
-    opened = place.open(path, os.O_WRONLY | os.O_CREAT | flags)
-    try:
+    with opening(place, path, os.O_WRONLY | os.O_CREAT | flags) as opened:
         if content:
             opened.write(content, 0)
-    finally:
-        opened.close()
 
 
 class OsOpened:
@@ -110,17 +149,23 @@ class OsOpened:
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
 
-    def sync(self) -> None:
-        os.fsync(self._fd)
+    def chmod(self, mode: int) -> None:
+        os.fchmod(self._fd, mode)
+
+    def utime(self, atime_ns: int, mtime_ns: int) -> None:
+        os.utime(self._fd, ns=(atime_ns, mtime_ns))
+
+    def sync(self, *, data_only: bool = False) -> None:
+        (os.fdatasync if data_only else os.fsync)(self._fd)
 
     def facts(self) -> Facts:
-        return _facts(os.fstat(self._fd))
+        return _facts_of_os(os.fstat(self._fd))
 
     def close(self) -> None:
         os.close(self._fd)
 
 
-def _facts(found: os.stat_result) -> Facts:
+def _facts_of_os(found: os.stat_result) -> Facts:
     return Facts(
         mode=found.st_mode,
         size=found.st_size,
@@ -128,8 +173,23 @@ def _facts(found: os.stat_result) -> Facts:
         inode=found.st_ino,
         uid=found.st_uid,
         gid=found.st_gid,
+        blocks=found.st_blocks,
         mtime_ns=found.st_mtime_ns,
         atime_ns=found.st_atime_ns,
+    )
+
+
+def _facts_of_core(number: int, found: Stat) -> Facts:
+    return Facts(
+        mode=found.mode,
+        size=found.size,
+        nlink=found.nlink,
+        inode=number,
+        uid=found.uid,
+        gid=found.gid,
+        blocks=found.blocks,
+        mtime_ns=found.mtime_ns,
+        atime_ns=found.atime_ns,
     )
 
 
@@ -140,17 +200,39 @@ class OsPlace:
         self.root = root
         self.name = name
 
+    def within(self, folder: str) -> OsPlace:
+        return OsPlace(self.root / folder, self.name)
+
     def _at(self, path: str) -> str:
-        return os.fspath(self.root / path)
+        return f"{self.root}/{path}" if path else os.fspath(self.root)
 
     def open(self, path: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> OsOpened:
         return OsOpened(os.open(self._at(path), flags | os.O_NOFOLLOW, mode))
 
     def facts(self, path: str = "") -> Facts:
-        return _facts(os.lstat(self._at(path)))
+        return _facts_of_os(os.lstat(self._at(path)))
 
-    def names(self, path: str = "") -> list[str]:
-        return sorted(os.listdir(self._at(path)))
+    def iterate(self, path: str = "") -> Generator[str, None, None]:
+        with os.scandir(self._at(path)) as entries:
+            for entry in entries:
+                yield entry.name
+
+    def same_file(self, one: str, other: str) -> bool:
+        return os.path.samestat(os.lstat(self._at(one)), os.lstat(self._at(other)))
+
+    def space(self) -> Space:
+        found = os.statvfs(self.root)
+        return Space(
+            bsize=found.f_bsize,
+            frsize=found.f_frsize,
+            blocks=found.f_blocks,
+            bfree=found.f_bfree,
+            bavail=found.f_bavail,
+            files=found.f_files,
+            ffree=found.f_ffree,
+            favail=found.f_favail,
+            namemax=found.f_namemax,
+        )
 
     def rename(self, old: str, new: str, how: Rename = Rename.REPLACE) -> None:
         one, two = (os.fsencode(self._at(path)) for path in (old, new))
@@ -192,6 +274,9 @@ class OsPlace:
         finally:
             os.close(fd)
 
+    def mkfifo(self, path: str) -> None:
+        os.mkfifo(self._at(path))
+
 
 @contextmanager
 def _as_errno() -> Iterator[None]:
@@ -203,6 +288,16 @@ def _as_errno() -> Iterator[None]:
         if number is None:
             raise
         raise OSError(number, os.strerror(number)) from error
+
+
+def _again_if_stale(ask: Callable[[], T]) -> T:
+    """The kernel looks a name up once more when its number went stale meanwhile."""
+    try:
+        return ask()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    return ask()
 
 
 class CoreOpened:
@@ -233,23 +328,21 @@ class CoreOpened:
         with _as_errno():
             self._core.setattr(self._inode, Attributes(), size, self._handle)
 
-    def sync(self) -> None:
+    def chmod(self, mode: int) -> None:
         with _as_errno():
-            self._core.sync(self._handle, data_only=False)
+            self._core.setattr(self._inode, Attributes(mode=mode))
+
+    def utime(self, atime_ns: int, mtime_ns: int) -> None:
+        with _as_errno():
+            self._core.setattr(self._inode, Attributes(atime_ns=atime_ns, mtime_ns=mtime_ns))
+
+    def sync(self, *, data_only: bool = False) -> None:
+        with _as_errno():
+            self._core.sync(self._handle, data_only=data_only)
 
     def facts(self) -> Facts:
         with _as_errno():
-            found = self._core.getattr(self._inode).stat
-        return Facts(
-            found.mode,
-            found.size,
-            found.nlink,
-            self._inode,
-            found.uid,
-            found.gid,
-            found.mtime_ns,
-            found.atime_ns,
-        )
+            return _facts_of_core(self._inode, self._core.getattr(self._inode).stat)
 
     def close(self) -> None:
         try:
@@ -263,19 +356,30 @@ class CoreOpened:
 class CorePlace:
     """The core, driven as the kernel drives it."""
 
-    name = "core"
-
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, name: str, below: str = "") -> None:
         self.core = core
+        self.name = name
+        self._below = below
+
+    def within(self, folder: str) -> CorePlace:
+        return CorePlace(self.core, self.name, join(self._below, folder))
+
+    def _at(self, path: str) -> str:
+        return join(self._below, path) if path else self._below
 
     @contextmanager
     def _walk(self, path: str) -> Iterator[int]:
         """The inode number of a path; its lookups are given back at the end."""
+        with self._lookups(self._at(path)) as number:
+            yield number
+
+    @contextmanager
+    def _lookups(self, whole: str) -> Iterator[int]:
         number = ROOT
         seen: list[int] = []
         try:
             with _as_errno():
-                for part in filter(None, path.split("/")):
+                for part in filter(None, whole.split("/")):
                     number = self.core.lookup(number, part).number
                     seen.append(number)
             yield number
@@ -284,11 +388,14 @@ class CorePlace:
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        folder, _, name = path.rpartition("/")
-        with self._walk(folder) as number, _as_errno():
+        folder, _, name = self._at(path).rpartition("/")
+        with self._lookups(folder) as number, _as_errno():
             yield number, name
 
     def open(self, path: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> CoreOpened:
+        return _again_if_stale(lambda: self._open(path, flags, mode))
+
+    def _open(self, path: str, flags: int, mode: int) -> CoreOpened:
         with self._parent(path) as (parent, name):
             try:
                 entry = self.core.lookup(parent, name)
@@ -300,42 +407,51 @@ class CorePlace:
                 )
                 return CoreOpened(self, entry.number, opened.handle, flags)
             try:
-                if flags & os.O_CREAT and flags & os.O_EXCL:
-                    raise FileExistsError(errno.EEXIST, "File exists", path)
-                if stat_module.S_ISLNK(entry.stat.mode):
-                    raise OSError(errno.ELOOP, "a symbolic link", path)
+                self._check_as_kernel(entry.stat.mode, path, flags)
                 opened = self.core.open(entry.number, flags)
             except BaseException:
                 self.core.forget([(entry.number, 1)])
                 raise
             return CoreOpened(self, entry.number, opened.handle, flags)
 
-    def facts(self, path: str = "") -> Facts:
-        with self._walk(path) as number, _as_errno():
-            found = self.core.getattr(number).stat
-            return Facts(
-                found.mode,
-                found.size,
-                found.nlink,
-                number,
-                found.uid,
-                found.gid,
-                found.mtime_ns,
-                found.atime_ns,
-            )
+    def _check_as_kernel(self, mode: int, path: str, flags: int) -> None:
+        if flags & os.O_CREAT and flags & os.O_EXCL:
+            raise FileExistsError(errno.EEXIST, "File exists", path)
+        if stat_module.S_ISLNK(mode):
+            raise OSError(errno.ELOOP, "a symbolic link", path)
 
-    def names(self, path: str = "") -> list[str]:
+    def facts(self, path: str = "") -> Facts:
+        return _again_if_stale(lambda: self._facts(path))
+
+    def _facts(self, path: str) -> Facts:
+        with self._walk(path) as number, _as_errno():
+            return _facts_of_core(number, self.core.getattr(number).stat)
+
+    def iterate(self, path: str = "") -> Generator[str, None, None]:
+        """As getdents(2) comes: a few entries a call, each call from the last position on."""
         with self._walk(path) as number, _as_errno():
             handle = self.core.open_folder(number)
             try:
-                names = []
-                for name, found, _ in self.core.list_folder(handle, 0):
-                    entry = self.core.list_entry(handle, name, found)
-                    self.core.forget([(entry.number, 1)])
-                    names.append(name)
-                return sorted(names)
+                position, some = 0, True
+                while some:
+                    some = False
+                    batch = self.core.list_folder(handle, position)
+                    for name, found, following in islice(batch, 7):
+                        position, some = following, True
+                        entry = self.core.list_entry(handle, name, found)
+                        self.core.unlist_entry(entry)
+                        yield name
             finally:
                 self.core.release_folder(handle)
+
+    def same_file(self, one: str, other: str) -> bool:
+        # Both at once: a number means something only for as long as it is known.
+        with self._walk(one) as first, self._walk(other) as second:
+            return first == second
+
+    def space(self) -> Space:
+        with _as_errno():
+            return self.core.space()
 
     def rename(self, old: str, new: str, how: Rename = Rename.REPLACE) -> None:
         # The kernel looks both names up before it asks.
@@ -394,12 +510,13 @@ class CorePlace:
             self.core.sync_folder(handle)
             self.core.release_folder(handle)
 
+    def mkfifo(self, path: str) -> None:
+        with self._parent(path) as (parent, name):
+            self._give_back(self.core.mknod(parent, name, stat_module.S_IFIFO | 0o644, None).number)
+
     def _change(self, path: str, change: Attributes, size: int | None = None) -> None:
         with self._walk(path) as number, _as_errno():
             self.core.setattr(number, change, size)
 
     def _give_back(self, number: int) -> None:
         self.core.forget([(number, 1)])
-
-
-MakePlace = Callable[[], Place]

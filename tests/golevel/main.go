@@ -17,6 +17,7 @@
 //
 //	put KEY VALUE [sync] | del KEY [sync] | batch COUNT [sync], then COUNT lines put or del
 //	get KEY | digest | compact | close | reopen
+//	begin (an iterator, on what there is now) | rest (all that this iterator sees, as digest)
 //
 // What the engine refuses is an answer, {"error"}, and exit status 0; status 2 means that the
 // command itself was wrong. tests/plyvel_tool.py speaks the same language for LevelDB.
@@ -36,6 +37,7 @@ import (
 	"strings"
 
 	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/iterator"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/storage"
 	"github.com/syndtr/goleveldb/leveldb/util"
@@ -147,10 +149,14 @@ func generatedValue(seed string, number, size int) []byte {
 
 // read goes over every key in order. It stops where the engine stops and says why.
 func read(db *leveldb.DB, each func(key, value string)) answer {
+	return readAs(db.NewIterator(nil, nil), each)
+}
+
+// readAs does so with an iterator that may have been begun before.
+func readAs(iterator iterator.Iterator, each func(key, value string)) answer {
 	digest := sha256.New()
 	keys, problem := 0, ""
-	iterator := db.NewIterator(nil, nil)
-	for iterator.Next() {
+	for more := iterator.First(); more; more = iterator.Next() {
 		key, value := hex.EncodeToString(iterator.Key()), hex.EncodeToString(iterator.Value())
 		fmt.Fprintf(digest, "%s %s\n", key, value)
 		if each != nil {
@@ -254,6 +260,7 @@ type script struct {
 	settings *settings
 	input    *bufio.Reader
 	db       *leveldb.DB
+	begun    iterator.Iterator
 }
 
 var errClosed = errors.New("the script closed the database")
@@ -297,6 +304,10 @@ func (r *script) line() (words []string, more bool) {
 func (r *script) close() error {
 	if r.db == nil {
 		return nil
+	}
+	if r.begun != nil {
+		r.begun.Release()
+		r.begun = nil
 	}
 	err := r.db.Close()
 	r.db = nil
@@ -358,6 +369,20 @@ func (r *script) obey(words []string) (answer, error) {
 		return read(r.db, nil), nil
 	case "compact":
 		return answer{OK: true}, r.db.CompactRange(util.Range{})
+	case "begin":
+		if r.begun != nil {
+			r.begun.Release()
+		}
+		r.begun = r.db.NewIterator(nil, nil)
+		r.begun.First()
+		return answer{OK: true}, r.begun.Error()
+	case "rest":
+		if r.begun == nil {
+			usage("rest without begin")
+		}
+		a := readAs(r.begun, nil)
+		r.begun = nil
+		return a, nil
 	}
 	usage("unknown word in the script: " + verb)
 	return answer{}, nil

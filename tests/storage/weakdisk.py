@@ -3,11 +3,12 @@
 Written apart from the product's own recorder and crash model, and much smaller: it knows meta
 files, names, and nothing else. `states` yields every directory that power loss may leave *now*, as
 names to contents: every unsynced change of a name kept or lost by itself, in any order, and every
-unsynced content whole, old, empty, torn or zeros.
+unsynced content whole, torn, or as it was before (zeros, in a new file).
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -42,21 +43,21 @@ class WeakDisk(MemoryDirectory):
         self._sync_names()
 
     def states(self) -> Iterator[State]:
-        names = sorted(self._maybe)
-        fixed = {n: i for n, i in self._names.items() if n not in self._maybe}
-        for chosen in itertools.product(*(sorted(self._maybe[n], key=str) for n in names)):
-            tree = fixed | {n: i for n, i in zip(names, chosen, strict=True) if i is not None}
-            inodes = sorted(set(tree.values()))
-            for contents in itertools.product(*map(self._contents, inodes)):
-                found = dict(zip(inodes, contents, strict=True))
-                yield {name: found[inode] for name, inode in tree.items()}
+        options = {}
+        for name in self._names.keys() | self._maybe.keys():
+            inodes = self._maybe.get(name, {self._names.get(name)})
+            options[name] = sorted(
+                {content for inode in inodes for content in self._contents(inode)}, key=repr
+            )
+        for contents in itertools.product(*options.values()):
+            found = zip(options, contents, strict=True)
+            yield {name: content for name, content in found if content is not None}
 
-    def _contents(self, inode: int) -> list[bytes]:
-        now, durable = self._now[inode], self._durable.get(inode, b"")
-        if now == self._durable.get(inode):
-            return [now]
-        torn = [now, durable, b"", now[: len(now) // 2], bytes(len(now))]
-        return list(dict.fromkeys(torn))
+    def _contents(self, inode: int | None) -> set[bytes | None]:
+        if inode is None:
+            return {None}
+        now, durable = self._now[inode], self._durable.get(inode)
+        return {now} if now == durable else {now, durable or bytes(len(now)), now[: len(now) // 2]}
 
     def _sync_names(self) -> None:
         self._names = {name: self.stat(name).inode for name in self.names()}
@@ -134,6 +135,9 @@ class _Watched:
         self._inner.close()
 
 
+_target = functools.cache(decode_meta)
+
+
 def answer(state: State) -> int | None:
     """The number that get_meta answers with in a state; None for either of its errors.
 
@@ -141,7 +145,7 @@ def answer(state: State) -> int | None:
     """
 
     def good(name: str) -> int | None:
-        target = decode_meta(state.get(name, b""))
+        target = _target(state.get(name, b""))
         return None if target is None or name_of(target) not in state else target.number
 
     numbers = sorted((n for n in map(pending_number, state) if n is not None), reverse=True)
