@@ -18,7 +18,7 @@ import errno
 import os
 import stat as stat_module
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -95,16 +95,25 @@ class Core:
                 self._inodes.forget(number, count)
 
     def list_folder(self, handle: int, start: int) -> Iterable[tuple[str, Stat, int]]:
-        """Name, attributes and next position of each entry from position `start` on."""
+        """Name, attributes and next position of each entry from position `start` on.
+
+        The names are those of the moment when reading began, so that a position always means the
+        same; the attributes are of now, because the caller may cache them, and what is gone
+        meanwhile is left out.
+        """
         folder = self.handles.folder(handle)
-        if folder.entries is None or start == 0:
-            with self._lock:
-                path = folder.inode.path
-            folder.entries = self.directory.scan(path)
-            if folder.inode.number == ROOT and self._lock_hidden:
-                folder.entries = [entry for entry in folder.entries if entry[0] != LOCK]
-        for position in range(start, len(folder.entries)):
-            name, found = folder.entries[position]
+        with self._lock:
+            path = folder.inode.path
+        if folder.names is None or start == 0:
+            folder.names = self.directory.names(path)
+        for position in range(start, len(folder.names)):
+            name = folder.names[position]
+            if name == LOCK and self._lock_hidden and not path:
+                continue
+            try:
+                found = self.directory.stat(join(path, name))
+            except FileNotFoundError:
+                continue
             yield name, found, position + 1
 
     def list_entry(self, handle: int, name: str, found: Stat) -> Entry:
@@ -182,9 +191,11 @@ class Core:
         """Make an empty regular file; other kinds of node have no business in a database."""
         if not stat_module.S_ISREG(mode):
             raise OSError(errno.EPERM, "only regular files can be made here", name)
-        _, opened = self.create(parent, name, mode, os.O_RDWR | os.O_EXCL, owner)
+        if self.is_current(parent, name):
+            raise MetaError("an empty CURRENT names no manifest", file=CURRENT, offset=0)
+        entry, opened = self.create(parent, name, mode, os.O_RDWR | os.O_EXCL, owner)
         self.release(opened.handle)
-        return self.lookup(parent, name)
+        return entry
 
     def link(self, number: int, parent: int, name: str) -> Entry:
         """Give a file a second name."""
@@ -225,7 +236,8 @@ class Core:
 
     def is_volatile(self, parent: int, name: str) -> bool:
         """Whether answers about this name must not be cached."""
-        return parent == ROOT and filename.kind_of(name) in _VOLATILE
+        # The first test is a quick one for the thousands of tables in a listing.
+        return parent == ROOT and name[0] in "CL" and filename.kind_of(name) in _VOLATILE
 
     def is_current(self, parent: int, name: str) -> bool:
         """Whether this is CURRENT itself: a rename to it is a switch and waits for the disk."""
@@ -505,6 +517,7 @@ class Core:
         with self._lock:
             if owner is not None:
                 self.directory.set_attributes(path, Attributes(uid=owner[0], gid=owner[1]))
+            self._mark(path)
             return self._entry_of(self._inodes.get(parent), name, self.directory.stat(path))
 
     def _new_path(self, parent: int, name: str) -> str:

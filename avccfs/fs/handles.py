@@ -81,17 +81,17 @@ class FileHandle:
 
 
 class FolderHandle:
-    """An open folder: the listing as it was when reading began.
+    """An open folder: the names as they were when reading began.
 
-    A stable listing is what makes positions in it mean the same on every call, whatever is created
-    or removed meanwhile.
+    A stable list is what makes positions in it mean the same on every call, whatever is created or
+    removed meanwhile.
     """
 
-    __slots__ = ("entries", "inode")
+    __slots__ = ("inode", "names")
 
     def __init__(self, inode: Inode) -> None:
         self.inode = inode
-        self.entries: list[tuple[str, Stat]] | None = None
+        self.names: list[str] | None = None
 
 
 class HandleTable:

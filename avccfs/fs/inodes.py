@@ -32,7 +32,16 @@ class StaleInodeError(Exception):
 class Inode:
     """One file or folder, as the kernel knows it."""
 
-    __slots__ = ("former", "handles", "identity", "is_folder", "lookups", "names", "number")
+    __slots__ = (
+        "children",
+        "former",
+        "handles",
+        "identity",
+        "is_folder",
+        "lookups",
+        "names",
+        "number",
+    )
 
     def __init__(self, number: int, identity: int, *, is_folder: bool) -> None:
         self.number = number
@@ -42,6 +51,8 @@ class Inode:
         self.lookups = 0
         self.names: dict[tuple[Inode, str], None] = {}
         """Every (folder, name) that leads here; none for a file that was removed while in use."""
+        self.children = 0
+        """How many names known in this folder: their paths go through it."""
         self.former: str | None = None
         """The path of a file that this side replaced; under it lies what took its place."""
         self.handles: list[Handle] = []
@@ -49,11 +60,15 @@ class Inode:
     @property
     def path(self) -> str:
         """A path that leads here. Raises `StaleInodeError` when there is none any more."""
-        if self.number == ROOT:
-            return ""
-        for folder, name in self.names:
-            return name if folder.number == ROOT else join(folder.path, name)
-        raise StaleInodeError(self.number)
+        parts: list[str] = []
+        inode = self
+        # Not recursive: folders may lie deeper than the stack.
+        while inode.number != ROOT:
+            if not inode.names:
+                raise StaleInodeError(self.number)
+            inode, name = next(iter(inode.names))
+            parts.append(name)
+        return "/".join(reversed(parts))
 
     @property
     def depth(self) -> int:
@@ -102,7 +117,7 @@ class InodeTable:
         if inode is not None:
             if inode.identity == found.inode:
                 return inode
-            self.detach(folder, name)
+            self._unbind(folder, name)
         is_folder = stat_module.S_ISDIR(found.mode)
         inode = None
         if found.nlink > 1 and not is_folder:
@@ -111,8 +126,7 @@ class InodeTable:
             inode = self._new(found.inode, is_folder=is_folder)
             if found.nlink > 1 and not is_folder:
                 self._shared[found.inode] = inode
-        inode.names[(folder, name)] = None
-        self._by_name[key] = inode
+        self._bind(inode, folder, name)
         return inode
 
     def nameless(self, identity: int) -> Inode:
@@ -125,11 +139,8 @@ class InodeTable:
 
     def detach(self, folder: Inode, name: str) -> Inode | None:
         """Take a name away from its identity; returns that, or None if the name was not known."""
-        inode = self._by_name.pop((folder.number, name), None)
-        if inode is not None:
-            inode.names.pop((folder, name), None)
-            if not inode.names and self._shared.get(inode.identity) is inode:
-                del self._shared[inode.identity]
+        inode = self._unbind(folder, name)
+        self.drop_if_unused(folder)
         return inode
 
     def supersede(self, folder: Inode, name: str) -> None:
@@ -145,26 +156,23 @@ class InodeTable:
         """Follow a rename; what the new name meant before is detached. Returns what moved."""
         if (folder.number, name) == (new_folder.number, new_name):
             return self._by_name.get((folder.number, name))
-        self.detach(new_folder, new_name)
-        inode = self._by_name.pop((folder.number, name), None)
+        self._unbind(new_folder, new_name)
+        inode = self._take(folder, name)
         if inode is not None:
-            del inode.names[(folder, name)]
-            inode.names[(new_folder, new_name)] = None
-            self._by_name[(new_folder.number, new_name)] = inode
+            self._bind(inode, new_folder, new_name)
+        self.drop_if_unused(folder)
+        self.drop_if_unused(new_folder)
         return inode
 
     def swap(self, folder: Inode, name: str, new_folder: Inode, new_name: str) -> None:
         """Follow an exchange of two names."""
-        one = self._by_name.pop((folder.number, name), None)
-        two = self._by_name.pop((new_folder.number, new_name), None)
-        for inode, old, new in (
-            (one, (folder, name), (new_folder, new_name)),
-            (two, (new_folder, new_name), (folder, name)),
-        ):
-            if inode is not None:
-                del inode.names[old]
-                inode.names[new] = None
-                self._by_name[(new[0].number, new[1])] = inode
+        one, two = self._take(folder, name), self._take(new_folder, new_name)
+        if one is not None:
+            self._bind(one, new_folder, new_name)
+        if two is not None:
+            self._bind(two, folder, name)
+        self.drop_if_unused(folder)
+        self.drop_if_unused(new_folder)
 
     def forget(self, number: int, count: int) -> None:
         """The kernel gives back `count` lookups. An unknown number is ignored."""
@@ -175,12 +183,38 @@ class InodeTable:
         self.drop_if_unused(inode)
 
     def drop_if_unused(self, inode: Inode) -> None:
-        """Let an identity go that the kernel does not know and nobody has open."""
-        if inode.lookups or inode.handles or inode.number == ROOT:
-            return
-        for folder, name in list(inode.names):
-            self.detach(folder, name)
-        self._by_number.pop(inode.number, None)
+        """Let an identity go that the kernel does not know, nobody has open and no path needs.
+
+        With it go the folders above that were kept for its path only.
+        """
+        waiting = [inode]
+        while waiting:
+            one = waiting.pop()
+            if one.lookups or one.handles or one.children or one.number == ROOT:
+                continue
+            for folder, name in list(one.names):
+                self._unbind(folder, name)
+                waiting.append(folder)
+            self._by_number.pop(one.number, None)
+
+    def _bind(self, inode: Inode, folder: Inode, name: str) -> None:
+        inode.names[(folder, name)] = None
+        self._by_name[(folder.number, name)] = inode
+        folder.children += 1
+
+    def _take(self, folder: Inode, name: str) -> Inode | None:
+        inode = self._by_name.pop((folder.number, name), None)
+        if inode is not None:
+            del inode.names[(folder, name)]
+            folder.children -= 1
+        return inode
+
+    def _unbind(self, folder: Inode, name: str) -> Inode | None:
+        """As `_take`, for good: a file without any name is not shared any more."""
+        inode = self._take(folder, name)
+        if inode is not None and not inode.names and self._shared.get(inode.identity) is inode:
+            del self._shared[inode.identity]
+        return inode
 
     def _new(self, identity: int, *, is_folder: bool) -> Inode:
         inode = Inode(self._next, identity, is_folder=is_folder)
