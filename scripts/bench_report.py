@@ -155,23 +155,16 @@ class Report:
         table.add_column("workload", no_wrap=True)
         table.add_column("what", style="dim")
         for place in self.places:
-            table.add_column(place.value, justify="right")
-        compared = [place for place in self.places if place not in (Place.NATIVE, Place.BINDFS)]
-        for place in compared:
-            more = place.value.removeprefix(Place.AVCCFS.value)
-            table.add_column(f"x native{more}", justify="right")
-            table.add_column(f"x bindfs{more}", justify="right")
+            table.add_column(place.value, justify="right", min_width=15)
+        for place in (Place.NATIVE, Place.BINDFS):
+            table.add_column(f"x {place.value}", justify="right")
         table.add_column("expected")
         for result in self.results:
             table.add_row(
                 result.workload.name,
                 f"{result.workload.timed.count:,} {result.workload.title}",
                 *(_time(result.samples[place]) for place in self.places),
-                *(
-                    f"{result.ratio(against, place):.2f}"
-                    for place in compared
-                    for against in (Place.NATIVE, Place.BINDFS)
-                ),
+                *(f"{result.ratio(one):.2f}" for one in (Place.NATIVE, Place.BINDFS)),
                 _verdict(result),
             )
         console.print(table)
@@ -192,7 +185,7 @@ class Report:
 
 def _time(sample: Sample) -> Text:
     text = Text(f"{sample.median:.3f} ")
-    return text.append(f"{sample.least:.3f}-{max(sample.seconds):.3f}", style="dim")
+    return text.append(f"{sample.least:.2g}-{max(sample.seconds):.2g}", style="dim")
 
 
 def _verdict(result: Result) -> Text:

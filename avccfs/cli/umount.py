@@ -27,6 +27,8 @@ def command(mountpoint: str, lazy: bool) -> int:
     if there.fstype != mounts.FSTYPE:
         raise UsageError(f"{place} is not an avccfs mount but {there.fstype} ({there.source})")
     server = mounts.server_of(there)
+    # Looked for now: once the mount has left the tree, nothing shows that they are on it.
+    staying = mounts.holders_of(place) if lazy else []
     # A dead mount has nothing left to write: nothing is lost by taking it out at once.
     refusal = unmount(place, lazy=lazy or server is None)
     if refusal is not None and mounts.mount_at(place) == there:
@@ -39,7 +41,7 @@ def command(mountpoint: str, lazy: bool) -> int:
     if server is None:
         click.echo(f"avccfs: {place} was a dead mount; it is cleaned up", err=True)
         return 0
-    if lazy and mounts.holders_of(place):
+    if staying:
         return 0
     if not server.wait(PATIENCE):
         raise AvccfsError(

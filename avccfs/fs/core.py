@@ -102,10 +102,13 @@ class Core:
         meanwhile is left out.
         """
         folder = self.handles.folder(handle)
-        with self._lock:
-            path = folder.inode.path
-        if folder.names is None or start == 0:
-            folder.names = self.directory.names(path)
+        try:
+            with self._lock:
+                path = folder.inode.path
+            if folder.names is None or start == 0:
+                folder.names = self.directory.names(path)
+        except (StaleInodeError, FileNotFoundError):
+            return  # The folder was removed: nothing is in it.
         for position in range(start, len(folder.names)):
             name = folder.names[position]
             if name == LOCK and self._lock_hidden and not path:

@@ -81,7 +81,7 @@ class Place(Protocol):
     def chmod(self, path: str, mode: int) -> None: ...
     def utime(self, path: str, atime_ns: int, mtime_ns: int) -> None: ...
     def sync(self, path: str = "") -> None: ...
-    def mkfifo(self, path: str) -> None: ...
+    def mknod(self, path: str, kind: int = stat_module.S_IFREG) -> None: ...
 
 
 @contextmanager
@@ -274,8 +274,8 @@ class OsPlace:
         finally:
             os.close(fd)
 
-    def mkfifo(self, path: str) -> None:
-        os.mkfifo(self._at(path))
+    def mknod(self, path: str, kind: int = stat_module.S_IFREG) -> None:
+        os.mknod(self._at(path), kind | 0o644)
 
 
 @contextmanager
@@ -510,9 +510,9 @@ class CorePlace:
             self.core.sync_folder(handle)
             self.core.release_folder(handle)
 
-    def mkfifo(self, path: str) -> None:
+    def mknod(self, path: str, kind: int = stat_module.S_IFREG) -> None:
         with self._parent(path) as (parent, name):
-            self._give_back(self.core.mknod(parent, name, stat_module.S_IFIFO | 0o644, None).number)
+            self._give_back(self.core.mknod(parent, name, kind | 0o644, None).number)
 
     def _change(self, path: str, change: Attributes, size: int | None = None) -> None:
         with self._walk(path) as number, _as_errno():

@@ -108,3 +108,38 @@ def test_the_root_is_never_forgotten(table: InodeTable) -> None:
 def test_forgetting_an_unknown_number_does_nothing(table: InodeTable) -> None:
     table.forget(99, 1)
     assert len(table) == 1
+
+
+def test_a_folder_is_kept_for_the_paths_of_what_is_in_it(table: InodeTable) -> None:
+    folder = table.bind(table.root, "folder", Stat(mode=FOLDER, size=0, inode=20))
+    inner = table.bind(folder, "inner", Stat(mode=FOLDER, size=0, inode=21))
+    file = table.bind(inner, "file", a_file(22))
+    for inode in (folder, inner, file):
+        inode.lookups = 1
+    table.forget(folder.number, 1)
+    table.forget(inner.number, 1)
+    assert file.path == "folder/inner/file"
+    table.move(inner, "file", table.root, "moved")
+    # The way to it leads elsewhere now, and the folders go.
+    assert file.path == "moved"
+    assert len(table) == 2
+
+
+def test_the_last_to_be_forgotten_takes_the_folders_above_along(table: InodeTable) -> None:
+    folder = table.root
+    for depth in range(3_000):
+        folder = table.bind(folder, "d", Stat(mode=FOLDER, size=0, inode=100 + depth))
+    folder.lookups = 1
+    assert folder.path == "/".join(["d"] * 3_000)
+    table.forget(folder.number, 1)
+    assert len(table) == 1
+
+
+def test_what_took_the_place_of_a_superseded_file_can_be_found(table: InodeTable) -> None:
+    old = table.bind(table.root, "CURRENT", a_file(10))
+    old.lookups = 1
+    table.supersede(table.root, "CURRENT")
+    with pytest.raises(StaleInodeError):
+        _ = old.path
+    assert old.former == "CURRENT"
+    assert table.bind(table.root, "CURRENT", a_file(11)) is not old
