@@ -32,6 +32,7 @@ from avccfs.fs.links import contain
 from avccfs.fs.notes import Notes, said
 from avccfs.session.numbers import FileNumbers
 from avccfs.storage.directory import DirectoryStorage
+from avccfs.storage.explain import read_meta
 from avccfs.vfs.base import Attributes, Buffer, Open, Rename, Space, Stat, join
 
 _VOLATILE = Kind.META | Kind.LOG | Kind.LOCK
@@ -264,10 +265,11 @@ class Core:
         old, new = self._new_path(parent, name), self._new_path(new_parent, new_name)
         with self._lock:
             self._check_shown(self._inodes.get(parent), name)
+        moved = True
         if LOCK in (old, new):
             self._rename_lock(old, new, how)
         elif new == CURRENT and old != CURRENT:
-            self._rename_onto_current(old, how)
+            moved = self._rename_onto_current(old, how)
         elif old == CURRENT and how is Rename.EXCHANGE:
             self._rename_onto_current(new, how)
         else:
@@ -276,6 +278,9 @@ class Core:
             folder, new_folder = self._inodes.get(parent), self._inodes.get(new_parent)
             if how is Rename.EXCHANGE:
                 self._inodes.swap(folder, name, new_folder, new_name)
+            elif not moved:
+                self._inodes.detach(folder, name)
+                self._inodes.supersede(self._inodes.root, CURRENT)
             else:
                 self._inodes.move(folder, name, new_folder, new_name)
             self._mark(new)
@@ -450,7 +455,8 @@ class Core:
             self._forget_meta(keep=())
         self.notes.changed(f"CURRENT now names {desc}")
 
-    def _rename_onto_current(self, old: str, how: Rename) -> None:
+    def _rename_onto_current(self, old: str, how: Rename) -> bool:
+        """Returns whether CURRENT is now the very file that was renamed."""
         if not self._is_regular(old):
             raise MetaError(
                 f"{old} is not a regular file; only a file that names a manifest can become CURRENT",
@@ -458,20 +464,30 @@ class Core:
             )
         if how is Rename.NOREPLACE and self._exists(CURRENT):
             raise FileExistsError(errno.EEXIST, "File exists", CURRENT)
-        if self.directory.stat(old).nlink > 1:
-            # As for `link`: a write through the other name would change CURRENT in place.
-            self.notes.refused(f"{old} was not renamed onto CURRENT: it has other names; copy it")
-            raise OSError(errno.EPERM, "a file with other names cannot become CURRENT", old)
-        with closing(self.directory.open(old)) as file:
-            named = filename.decode_meta(file.read_at(64, 0))
+        linked = self.directory.stat(old).nlink > 1
+        named = filename.decode_meta(read_meta(self.directory, old))
         if named is not None:
             self._complete(named)
         try:
-            desc = self.storage.adopt_meta(old, exchange=how is Rename.EXCHANGE)
+            if not linked:
+                desc = self.storage.adopt_meta(old, exchange=how is Rename.EXCHANGE)
+            else:
+                desc = self._copy_onto_current(old, how)
         except (AvccfsError, OSError) as error:
             self.notes.refused(f"{old} was not renamed onto CURRENT: {said(error)}")
             raise
         self.notes.changed(f"CURRENT now names {desc}, renamed from {old}")
+        return not linked
+
+    def _copy_onto_current(self, old: str, how: Rename) -> FileDesc:
+        # The file has other names. CURRENT must not be one of them, as for `link`: a write through
+        # another name would change it in place. So it gets the content, and only this name goes.
+        if how is Rename.EXCHANGE:
+            raise OSError(errno.EPERM, f"CURRENT cannot change places with {old}, a hard link", old)
+        desc = self.storage.check_meta(read_meta(self.directory, old))
+        self.storage.set_meta(desc)
+        self.directory.remove(old)
+        return desc
 
     def _guard_writers(self, inode: Inode) -> bool:
         # A file that became CURRENT by rename may still be open for writing; from now on those

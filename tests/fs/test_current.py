@@ -475,6 +475,22 @@ def test_a_handle_that_came_along_writes_by_the_protocol(database: Database, sou
 # Without it
 
 
+def test_a_file_with_another_name_gives_its_content_and_keeps_the_other_name(
+    database: Database,
+) -> None:
+    place = database.place
+    write_all(place, "mine", NEW)
+    place.link("mine", "again")
+    place.rename("mine", "CURRENT")
+    assert "mine" not in names_in(place)
+    assert read_all(place, "CURRENT") == NEW
+    # A write to the other name is not a write to CURRENT.
+    write_all(place, "again", b"something else")
+    wait_for(lambda: read_all(place, "CURRENT") == NEW)
+    assert read_all(place, "again") == b"something else"
+    assert database.tree()["CURRENT"] == NEW
+
+
 def test_removing_it_works_and_is_told(database: Database) -> None:
     place, before = database.place, database.tree()
     place.unlink("CURRENT")

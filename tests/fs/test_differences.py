@@ -53,12 +53,6 @@ def _second_name(place: Place) -> None:
     place.link("mine", "CURRENT")
 
 
-def _rename_one_of_two_names(place: Place) -> None:
-    write_all(place, "mine", NEW)
-    place.link("mine", "again")
-    place.rename("mine", "CURRENT")
-
-
 DIFFERENCES = [
     # Engines follow CURRENT blindly: it never holds anything but a manifest that exists.
     Difference(
@@ -114,12 +108,6 @@ DIFFERENCES = [
     Difference(
         "a second name of a file becomes CURRENT",
         _second_name,
-        None,
-        errno.EPERM,
-    ),
-    Difference(
-        "a file with a second name is renamed onto CURRENT",
-        _rename_one_of_two_names,
         None,
         errno.EPERM,
     ),
