@@ -127,6 +127,12 @@ def mask(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & MAX_UINT32
 
 
+def unmask(masked: int) -> int:
+    """The CRC-32C that is stored as `masked`."""
+    rotated = (masked - _MASK_DELTA) & MAX_UINT32
+    return (rotated >> 17 | rotated << 15) & MAX_UINT32
+
+
 def masked_crc32c(data: Buffer) -> int:
     """The checksum of `data` in the form in which it is stored."""
     return mask(crc32c(data))

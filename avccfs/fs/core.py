@@ -89,6 +89,10 @@ class Core:
             found = self.directory.stat(join(folder.path, name))
             return self._entry_of(folder, name, found)
 
+    def is_slow(self, parent: int) -> bool:
+        """Whether a lookup in this folder may take long, so that a busy caller uses a thread."""
+        return False
+
     def forget(self, counts: Iterable[tuple[int, int]]) -> None:
         """Give lookups back: pairs of inode number and count."""
         with self._lock:

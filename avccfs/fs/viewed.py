@@ -1,0 +1,196 @@
+"""The file system with the hidden folder of views in its root.
+
+Numbers tell the two apart: those of views lie far above those of files. A file or folder that is
+really called like the hidden folder wins over it, and nothing in it can be changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_module
+from collections.abc import Iterable
+
+from avccfs.errors import ReadOnlyError
+from avccfs.fs.core import Core, Entry, Opened
+from avccfs.fs.handles import FolderHandle
+from avccfs.fs.inodes import ROOT, Inode
+from avccfs.fs.rendered import Rendered
+from avccfs.fs.views import FIRST, Views
+from avccfs.storage.directory import DirectoryStorage
+from avccfs.vfs.base import Attributes, Buffer, Rename, Stat
+
+owns = Views.owns
+
+
+class ViewHandle:
+    """An open view."""
+
+    __slots__ = ("_content", "_number", "_views", "inode", "read", "slow", "writable")
+
+    def __init__(self, views: Views, number: int, content: Rendered) -> None:
+        self.inode = Inode(number, 0, is_folder=False)
+        self.writable = False
+        self.slow = False
+        self.read = content.read_at
+        self._views = views
+        self._number = number
+        self._content = content
+
+    def write(self, data: Buffer, offset: int) -> int:
+        """Views are read-only."""
+        raise _refusal()
+
+    def truncate(self, size: int) -> None:
+        """Views are read-only."""
+        raise _refusal()
+
+    def sync(self, *, data_only: bool) -> None:
+        """Nothing here is on a disk."""
+
+    def flush(self) -> None:
+        """Nothing was written."""
+
+    def stat(self) -> Stat:
+        """See `Handle`."""
+        return self._views.getattr(self._number)
+
+    def set_attributes(self, change: Attributes) -> None:
+        """Views are read-only."""
+        raise _refusal()
+
+    def close(self) -> None:
+        """See `Handle`."""
+        self._views.release(self._number)
+
+
+class ViewedCore(Core):
+    """`Core` and `Views`, as one file system."""
+
+    def __init__(
+        self, storage: DirectoryStorage, views: Views, *, source: str | None = None
+    ) -> None:
+        super().__init__(storage, source=source)
+        self.views = views
+
+    def is_slow(self, parent: int) -> bool:
+        """A view is rendered when it is looked up."""
+        return owns(parent)
+
+    def lookup(self, parent: int, name: str) -> Entry:
+        """As `Core.lookup`; the name of the hidden folder is found if nothing real has it."""
+        if owns(parent):
+            return _entry(*self.views.lookup(parent, name))
+        try:
+            return super().lookup(parent, name)
+        except FileNotFoundError:
+            if parent != ROOT or name != self.views.name:
+                raise
+            return _entry(*self.views.lookup_root())
+
+    def forget(self, counts: Iterable[tuple[int, int]]) -> None:
+        """As `Core.forget`."""
+        files = []
+        for number, count in counts:
+            if owns(number):
+                self.views.forget(number, count)
+            else:
+                files.append((number, count))
+        super().forget(files)
+
+    def getattr(self, number: int) -> Entry:
+        """As `Core.getattr`."""
+        if owns(number):
+            return _entry(number, self.views.getattr(number))
+        return super().getattr(number)
+
+    def setattr(
+        self, number: int, change: Attributes, size: int | None = None, handle: int | None = None
+    ) -> Entry:
+        """As `Core.setattr`; nothing about a view can be changed."""
+        if owns(number):
+            raise _refusal()
+        return super().setattr(number, change, size, handle)
+
+    def readlink(self, number: int) -> str:
+        """As `Core.readlink`."""
+        return self.views.readlink(number) if owns(number) else super().readlink(number)
+
+    def link(self, number: int, parent: int, name: str) -> Entry:
+        """As `Core.link`; a view has one name."""
+        if owns(number):
+            raise OSError(errno.EXDEV, "a view cannot be linked; copy it", name)
+        return super().link(number, parent, name)
+
+    def rename(
+        self,
+        parent: int,
+        name: str,
+        new_parent: int,
+        new_name: str,
+        how: Rename = Rename.REPLACE,
+    ) -> None:
+        """As `Core.rename`; views stay where they are."""
+        self._new_path(new_parent, new_name)
+        super().rename(parent, name, new_parent, new_name, how)
+
+    def open(self, number: int, flags: int) -> Opened:
+        """As `Core.open`."""
+        if not owns(number):
+            return super().open(number, flags)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            raise _refusal()
+        handle = ViewHandle(self.views, number, self.views.open(number))
+        return Opened(self.handles.add(handle), direct=False)
+
+    def open_folder(self, number: int) -> int:
+        """As `Core.open_folder`."""
+        if not owns(number):
+            return super().open_folder(number)
+        return self.handles.add_folder(FolderHandle(Inode(number, 0, is_folder=True)))
+
+    def sync_folder(self, handle: int) -> None:
+        """As `Core.sync_folder`; nothing of a view is on a disk."""
+        if not owns(self.handles.folder(handle).inode.number):
+            super().sync_folder(handle)
+
+    def list_folder(self, handle: int, start: int) -> Iterable[tuple[str, Stat, int]]:
+        """As `Core.list_folder`."""
+        folder = self.handles.folder(handle)
+        number = folder.inode.number
+        if not owns(number):
+            yield from super().list_folder(handle, start)
+            return
+        kinds = dict(self.views.names(number))
+        if folder.names is None or start == 0:
+            folder.names = sorted(kinds)
+        for position in range(start, len(folder.names)):
+            name = folder.names[position]
+            if name in kinds:
+                yield name, Stat(mode=kinds[name], size=0, inode=FIRST), position + 1
+
+    def list_entry(self, handle: int, name: str, found: Stat) -> Entry:
+        """As `Core.list_entry`."""
+        number = self.handles.folder(handle).inode.number
+        if not owns(number):
+            return super().list_entry(handle, name, found)
+        return _entry(*self.views.provisional(number, name, stat_module.S_IFMT(found.mode)))
+
+    def close(self) -> None:
+        """As `Core.close`."""
+        super().close()
+        self.views.close()
+
+    def _new_path(self, parent: int, name: str) -> str:
+        # Every change of a name goes through here.
+        if owns(parent):
+            raise _refusal()
+        return super()._new_path(parent, name)
+
+
+def _entry(number: int, found: Stat) -> Entry:
+    return Entry(number, found, volatile=True)
+
+
+def _refusal() -> ReadOnlyError:
+    return ReadOnlyError("views are made from the database and cannot be changed")
