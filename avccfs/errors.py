@@ -9,7 +9,7 @@
     │   ├── FileOpenError        the file is still open (memory storage)
     │   ├── SessionError         a commit, or a step of one, failed; `causes` says at what
     │   └── CorruptedError       what is there cannot be trusted; carries the descriptor
-    │       ├── MetaError        CURRENT or one of its kin (`problem` says which way)
+    │       ├── MetaError        CURRENT or one of its kin
     │       └── ManifestError    a manifest record, or what a manifest as a whole lacks
     ├── FormatError              bytes that do not decode; carries the offset
     └── UsageError               the command was called wrongly (exit code 2)
@@ -91,7 +91,7 @@ class CorruptedError(StorageError):
 
 
 class MetaError(CorruptedError):
-    """CURRENT, or a file of its family, does not hold the name of a live manifest."""
+    """CURRENT, or a file of its family, does not hold the name of a manifest."""
 
 
 class ManifestError(CorruptedError):

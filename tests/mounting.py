@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,12 +56,10 @@ def pid_of(mountpoint: Path) -> int:
     """The process that serves a mount."""
     there = mounts.mount_at(os.fspath(mountpoint))
     assert there is not None, f"nothing is mounted at {mountpoint}"
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with connection:
-        connection.settimeout(10)
-        connection.connect(mounts.socket_name(there.device))
-        with connection.makefile("rb") as answer:
-            return int(json.loads(answer.readline())["pid"])
+    server = mounts.server_of(there)
+    assert server is not None, f"nobody serves {mountpoint}"
+    server.connection.close()
+    return server.pid
 
 
 @contextmanager
@@ -88,6 +84,13 @@ def mounted(
         met = [line for line in at.log().splitlines() if " ERROR " in line]
         unexpected = [line for line in met if not provoked or provoked not in line]
         assert not unexpected, "the mount met errors nobody expected:\n" + at.log()
+
+
+def unmount_below(folder: Path) -> None:
+    """Take out of the tree what a failed test left mounted: the next run could not clean up."""
+    for one in reversed(mounts.mounts()):
+        if one.mountpoint.startswith(f"{folder}/"):
+            subprocess.run(["umount", "-l", one.mountpoint], timeout=30, check=False)
 
 
 def tree(root: Path) -> dict[str, bytes]:

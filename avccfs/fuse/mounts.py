@@ -7,14 +7,18 @@ directory's lock is free and everything it had to write is written.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 FSTYPE = "fuse.avccfs"
+PLACES = 4
+"""Addresses for the servers of one device number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +82,59 @@ def resolve(mountpoint: str) -> str:
     return os.path.join(os.path.realpath(parent), name) if name else path
 
 
-def socket_name(device: str) -> str:
-    """The abstract address of the server of a mount."""
-    return f"\0avccfs/{device}"
+def socket_name(device: str, place: int) -> str:
+    """The abstract address of a server of a mount; `place` is below `PLACES`."""
+    return f"\0avccfs/{device}/{place}"
 
 
 def announce(device: str) -> socket.socket:
-    """Listen for those who want to know when this process ends."""
+    """Listen for those who want to know when this process ends.
+
+    The kernel gives a device number to a new mount as soon as the old one is gone, when the process
+    that served it may still be ending: then the next place is taken.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(socket_name(device))
+    for place in range(PLACES):
+        try:
+            listener.bind(socket_name(device, place))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or place == PLACES - 1:
+                listener.close()
+                raise
+            continue
+        break
     listener.listen(64)
     return listener
 
 
-def greet(connection: socket.socket) -> None:
-    """Tell a connection who we are. The caller keeps it open until the end."""
-    connection.send(json.dumps({"pid": os.getpid()}).encode() + b"\n")
+def greeting(mountpoint: str) -> bytes:
+    """What a server says to a connection, which it then keeps open until its end."""
+    words = {"pid": os.getpid(), "mountpoint": mountpoint, "since": time.monotonic_ns()}
+    return json.dumps(words).encode() + b"\n"
 
 
 def server_of(mount: Mount) -> Server | None:
-    """The process that serves an avccfs mount; None if it is gone (or answers to nobody)."""
+    """The process that serves an avccfs mount; None if it is gone (or answers to nobody).
+
+    Of several with the mount's device number, the one that mounted there, and the latest.
+    """
+    answers = [_ask(socket_name(mount.device, place)) for place in range(PLACES)]
+    found = [answer for answer in answers if answer is not None]
+    found.sort(key=lambda answer: (answer[0] == mount.mountpoint, answer[1]))
+    for *_, server in found[:-1]:
+        server.connection.close()
+    return found[-1][2] if found else None
+
+
+def _ask(address: str) -> tuple[str, int, Server] | None:
+    """The mount point of the server at an address, when it greeted, and the server itself."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(10)
     try:
-        connection.connect(socket_name(mount.device))
-        line = connection.makefile("rb").readline(4096)
-        return Server(int(json.loads(line)["pid"]), connection)
+        connection.connect(address)
+        with connection.makefile("rb") as answer:
+            words = json.loads(answer.readline(4096))
+        return str(words["mountpoint"]), int(words["since"]), Server(int(words["pid"]), connection)
     except (OSError, ValueError, KeyError, TypeError):
         connection.close()
         return None

@@ -9,6 +9,7 @@ until a second signal says that it shall not.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -25,6 +26,10 @@ from avccfs.fuse.options import MountOptions
 from avccfs.fuse.unmounting import unmount
 
 _log = logging.getLogger("avccfs.mount")
+
+_watchers: set[trio.socket.SocketType] = set()
+"""Connections of those who wait for the end of this process. They are closed by that end and by nothing
+before it, because only after the loop is everything written and the directory's lock let go."""
 
 
 class MountFailedError(Exception):
@@ -68,18 +73,17 @@ class _Life:
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._announce)
+            nursery.start_soon(self._announce, nursery)
             nursery.start_soon(self._listen_to_signals)
             await pyfuse3.main()
             self.unmounted = mounts.mount_at(self._mountpoint) is None
             nursery.cancel_scope.cancel()
 
-    async def _announce(self) -> None:
+    async def _announce(self, nursery: trio.Nursery) -> None:
         mount = mounts.mount_at(self._mountpoint)
         # A look through the front door, from a thread because it is us who open: after it the mount
         # has shaken hands with the kernel and answers.
         await trio.to_thread.run_sync(os.stat, self._mountpoint)
-        connections = []
         try:
             if mount is None:
                 raise OSError("the mount is in no table that this process can see")
@@ -89,14 +93,20 @@ class _Life:
             _log.warning("cannot announce this mount to others: %s", error)
             self._on_ready()
             return
+        greeting = mounts.greeting(self._mountpoint)
         self._on_ready()
         while True:
             connection, _ = await listener.accept()
-            connections.append(connection)
-            try:
-                await connection.send(b'{"pid": %d}\n' % os.getpid())
-            except OSError:
-                continue
+            nursery.start_soon(self._stay_with, connection, greeting)
+
+    async def _stay_with(self, connection: trio.socket.SocketType, greeting: bytes) -> None:
+        _watchers.add(connection)
+        with contextlib.suppress(OSError):
+            await connection.send(greeting)
+            # Nothing is ever said to us: it returns when the other side has gone.
+            await connection.recv(1)
+        _watchers.remove(connection)
+        connection.close()
 
     async def _listen_to_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from avccfs import errors
@@ -35,6 +35,9 @@ from avccfs.vfs.base import Directory
 
 READ_LIMIT = 64 * 1024
 """Bytes of a meta file that are ever read. Good content has at most 29."""
+
+Decode = Callable[[bytes], FileDesc | None]
+"""The file that the content of a meta file names; None if the content is not good."""
 
 _SHOWN = 80
 _MANIFESTS_SHOWN = 5
@@ -172,16 +175,17 @@ class MetaReport:
         return f"{self.label}: no live manifest: {found}. {_what_exists(self.manifests)}"
 
 
-def explain_meta(directory: Directory) -> MetaReport:
+def explain_meta(directory: Directory, decode: Decode = decode_meta) -> MetaReport:
     """Read every candidate of a database directory. Changes nothing.
 
     A file that vanishes meanwhile counts as absent. Errors of listing the directory propagate;
-    errors of reading one file are part of the report.
+    errors of reading one file are part of the report. `decode` is for saying what an engine does
+    that takes more names than it writes.
     """
     names = directory.names()
     numbers = sorted((n for n in map(pending_number, names) if n is not None), reverse=True)
-    pending = _read_all(directory, [pending_name(n) for n in numbers])
-    plain = _read_all(directory, [CURRENT, CURRENT_BAK])
+    pending = _read_all(directory, [pending_name(n) for n in numbers], decode)
+    plain = _read_all(directory, [CURRENT, CURRENT_BAK], decode)
     return MetaReport(
         label=directory.label,
         candidates=_judge(pending, plain),
@@ -233,11 +237,11 @@ def read_meta(directory: Directory, name: str) -> bytes:
         file.close()
 
 
-def _read_all(directory: Directory, names: list[str]) -> list[MetaCandidate]:
-    return [c for name in names if (c := _read(directory, name)) is not None]
+def _read_all(directory: Directory, names: list[str], decode: Decode) -> list[MetaCandidate]:
+    return [c for name in names if (c := _read(directory, name, decode)) is not None]
 
 
-def _read(directory: Directory, name: str) -> MetaCandidate | None:
+def _read(directory: Directory, name: str, decode: Decode) -> MetaCandidate | None:
     """What a candidate is worth by itself; `_judge` compares it with the others."""
 
     def candidate(verdict: Verdict, error: OSError | None = None) -> MetaCandidate:
@@ -251,7 +255,7 @@ def _read(directory: Directory, name: str) -> MetaCandidate | None:
         return None
     except OSError as error:
         return candidate(Verdict.UNREADABLE, error)
-    target = decode_meta(content)
+    target = decode(content)
     if target is None:
         return candidate(Verdict.CORRUPTED)
     try:

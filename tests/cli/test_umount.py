@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from avccfs.cli.main import FAILED, FINE, USAGE
+from avccfs.fuse import mounts
 from tests.cli.test_mount import assert_unlocked, is_running, wait_until_gone
 from tests.engines import ENGINES, Content
 from tests.mounting import avccfs, mounted, pid_of, unmount_below
@@ -108,6 +111,33 @@ def test_what_is_no_mount_of_avccfs_is_left_alone(mnt: Path, tmp_path: Path) -> 
     assert refused.returncode == USAGE
     assert "/proc is not an avccfs mount but proc" in refused.stderr
     assert Path("/proc/self").exists()
+
+
+def test_server_that_mounted_there_is_told_from_one_that_is_still_ending() -> None:
+    # A device number is given out again while the process that had it before is still ending.
+    device = f"test:{os.getpid()}"
+    with mounts.announce(device) as ending, mounts.announce(device) as serving:
+        told: list[socket.socket] = []
+
+        def greet() -> None:
+            for listener, place in ((ending, "/old"), (serving, "/new")):
+                connection, _ = listener.accept()
+                connection.sendall(mounts.greeting(place))
+                told.append(connection)
+
+        for place, number in (("/new", 1), ("/old", 0), ("/renamed since", 1)):
+            told.clear()
+            greeter = threading.Thread(target=greet)
+            greeter.start()
+            server = mounts.server_of(mounts.Mount(place, device, mounts.FSTYPE, "db"))
+            greeter.join(30)
+            assert server is not None
+            with server.connection, told[0], told[1]:
+                assert server.pid == os.getpid()
+                told[1 - number].close()
+                assert not server.wait(0.05)
+                told[number].close()
+                assert server.wait(30)
 
 
 def test_topmost_of_two_mounts_at_a_place_goes_first(db: Path, mnt: Path, tmp_path: Path) -> None:

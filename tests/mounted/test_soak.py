@@ -6,7 +6,7 @@ import gc
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from avccfs.storage.directory import DirectoryStorage
 from avccfs.vfs.base import Attributes, Directory, Rename
 from avccfs.vfs.local import LocalDirectory
 from avccfs.vfs.memory import MemoryDirectory
-from tests.mounting import descriptors_of, mounted
+from tests.mounting import descriptors_of, mounted, pid_of
 
 pytestmark = pytest.mark.mounted
 
@@ -219,10 +219,10 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-def settle(pid: int, wanted: int) -> list[str]:
+def settle(pid: int, wanted: int) -> Sequence[str]:
     """What the server has open, once it is no more than wanted; closing reaches it a bit later."""
     deadline = time.monotonic() + 20
-    while len(found := list(descriptors_of(pid))) > wanted and time.monotonic() < deadline:
+    while len(found := descriptors_of(pid)) > wanted and time.monotonic() < deadline:
         time.sleep(0.01)
     return found
 
@@ -232,11 +232,13 @@ def test_mount_holds_no_descriptor_and_no_memory_of_what_is_over(db: Path, mnt: 
     with mounted(db, mnt) as at:
         (mnt / MANIFEST).touch()
         (mnt / OTHER).touch()
-        before = len(list(descriptors_of(at.pid)))
+        before = len(descriptors_of(at.pid))
         mixed_calls(mnt, 5000, seed=0)
         make_the_kernel_forget()
         warm = resident(at.pid)
         mixed_calls(mnt, 20_000, seed=1)
+        for _ in range(20):
+            assert pid_of(mnt) == at.pid
         make_the_kernel_forget()
         found = settle(at.pid, before)
         assert len(found) <= before, found
