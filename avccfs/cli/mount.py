@@ -85,15 +85,17 @@ def check_places(source: str, mountpoint: str) -> tuple[str, str]:
     place = mounts.resolve(mountpoint)
     there = mounts.mount_at(place)
     if there is not None and there.fstype == mounts.FSTYPE:
-        server = mounts.server_of(there)
-        if server is None:
+        if mounts.is_dead(place):
             raise UsageError(
                 f"{place} is a dead mount: the process that served it is gone. "
                 f"Clean it up with: avccfs umount {place}"
             )
-        server.connection.close()
+        server = mounts.server_of(there)
+        if server is not None:
+            server.connection.close()
+        who = "avccfs" if server is None else f"avccfs, pid {server.pid}"
         raise UsageError(
-            f"{place} is in use: {there.source} is mounted there (avccfs, pid {server.pid}). "
+            f"{place} is in use: {there.source} is mounted there ({who}). "
             f"Unmount it first: avccfs umount {place}"
         )
     try:

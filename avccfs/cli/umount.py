@@ -26,11 +26,11 @@ def command(mountpoint: str, lazy: bool) -> int:
         raise UsageError(f"nothing is mounted at {place}")
     if there.fstype != mounts.FSTYPE:
         raise UsageError(f"{place} is not an avccfs mount but {there.fstype} ({there.source})")
-    server = mounts.server_of(there)
+    dead, server = mounts.is_dead(place), mounts.server_of(there)
     # Looked for now: once the mount has left the tree, nothing shows that they are on it.
     staying = mounts.holders_of(place) if lazy else []
     # A dead mount has nothing left to write: nothing is lost by taking it out at once.
-    refusal = unmount(place, lazy=lazy or server is None)
+    refusal = unmount(place, lazy=lazy or dead)
     if refusal is not None and mounts.mount_at(place) == there:
         holders = mounts.holders_of(place)
         raise AvccfsError(
@@ -38,10 +38,10 @@ def command(mountpoint: str, lazy: bool) -> int:
             f"mount out of the tree now and let it end when they are done: avccfs umount -l {place}\n"
             f"(the system said: {refusal})"
         )
-    if server is None:
+    if dead:
         click.echo(f"avccfs: {place} was a dead mount; it is cleaned up", err=True)
         return 0
-    if staying:
+    if staying or server is None:
         return 0
     if not server.wait(PATIENCE):
         raise AvccfsError(

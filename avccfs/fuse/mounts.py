@@ -8,17 +8,15 @@ directory's lock is free and everything it had to write is written.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
 import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 FSTYPE = "fuse.avccfs"
-PLACES = 4
-"""Addresses for the servers of one device number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,62 +80,54 @@ def resolve(mountpoint: str) -> str:
     return os.path.join(os.path.realpath(parent), name) if name else path
 
 
-def socket_name(device: str, place: int) -> str:
-    """The abstract address of a server of a mount; `place` is below `PLACES`."""
-    return f"\0avccfs/{device}/{place}"
+def socket_name(mount: Mount) -> str:
+    """The abstract address of the server of a mount.
 
-
-def announce(device: str) -> socket.socket:
-    """Listen for those who want to know when this process ends.
-
-    The kernel gives a device number to a new mount as soon as the old one is gone, when the process
-    that served it may still be ending: then the next place is taken.
+    The place is part of it: the kernel gives a device number to the next mount as soon as the last
+    one with it is gone, when the process that served that may still be ending. (A digest, since a
+    path may be longer than an address.)
     """
+    place = hashlib.sha256(os.fsencode(mount.mountpoint)).hexdigest()[:32]
+    return f"\0avccfs/{mount.device}/{place}"
+
+
+def announce(mount: Mount) -> socket.socket:
+    """Listen for those who want to know when this process ends."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    for place in range(PLACES):
-        try:
-            listener.bind(socket_name(device, place))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or place == PLACES - 1:
-                listener.close()
-                raise
-            continue
-        break
-    listener.listen(64)
+    try:
+        listener.bind(socket_name(mount))
+        listener.listen(64)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
-def greeting(mountpoint: str) -> bytes:
+def greeting() -> bytes:
     """What a server says to a connection, which it then keeps open until its end."""
-    words = {"pid": os.getpid(), "mountpoint": mountpoint, "since": time.monotonic_ns()}
-    return json.dumps(words).encode() + b"\n"
+    return json.dumps({"pid": os.getpid()}).encode() + b"\n"
 
 
 def server_of(mount: Mount) -> Server | None:
-    """The process that serves an avccfs mount; None if it is gone (or answers to nobody).
-
-    Of several with the mount's device number, the one that mounted there, and the latest.
-    """
-    answers = [_ask(socket_name(mount.device, place)) for place in range(PLACES)]
-    found = [answer for answer in answers if answer is not None]
-    found.sort(key=lambda answer: (answer[0] == mount.mountpoint, answer[1]))
-    for *_, server in found[:-1]:
-        server.connection.close()
-    return found[-1][2] if found else None
-
-
-def _ask(address: str) -> tuple[str, int, Server] | None:
-    """The mount point of the server at an address, when it greeted, and the server itself."""
+    """The process that serves an avccfs mount; None if none answers."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(10)
     try:
-        connection.connect(address)
+        connection.connect(socket_name(mount))
         with connection.makefile("rb") as answer:
-            words = json.loads(answer.readline(4096))
-        return str(words["mountpoint"]), int(words["since"]), Server(int(words["pid"]), connection)
+            return Server(int(json.loads(answer.readline(4096))["pid"]), connection)
     except (OSError, ValueError, KeyError, TypeError):
         connection.close()
         return None
+
+
+def is_dead(mountpoint: str) -> bool:
+    """Whether the process that served a mount is gone and the mount is still there."""
+    try:
+        os.statvfs(mountpoint)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
 
 
 def holders_of(mountpoint: str) -> list[tuple[int, str]]:

@@ -87,13 +87,13 @@ class _Life:
         try:
             if mount is None:
                 raise OSError("the mount is in no table that this process can see")
-            listener = trio.socket.from_stdlib_socket(mounts.announce(mount.device))
+            listener = trio.socket.from_stdlib_socket(mounts.announce(mount))
         except OSError as error:
             # A convenience for `avccfs umount`; the mount works without.
             _log.warning("cannot announce this mount to others: %s", error)
             self._on_ready()
             return
-        greeting = mounts.greeting(self._mountpoint)
+        greeting = mounts.greeting()
         self._on_ready()
         while True:
             connection, _ = await listener.accept()

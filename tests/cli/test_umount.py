@@ -116,28 +116,28 @@ def test_what_is_no_mount_of_avccfs_is_left_alone(mnt: Path, tmp_path: Path) -> 
 def test_server_that_mounted_there_is_told_from_one_that_is_still_ending() -> None:
     # A device number is given out again while the process that had it before is still ending.
     device = f"test:{os.getpid()}"
-    with mounts.announce(device) as ending, mounts.announce(device) as serving:
+    old, new = (mounts.Mount(place, device, mounts.FSTYPE, "db") for place in ("/old", "/new"))
+    with mounts.announce(old) as ending, mounts.announce(new) as serving:
         told: list[socket.socket] = []
 
-        def greet() -> None:
-            for listener, place in ((ending, "/old"), (serving, "/new")):
-                connection, _ = listener.accept()
-                connection.sendall(mounts.greeting(place))
-                told.append(connection)
+        def greet(listener: socket.socket) -> None:
+            connection, _ = listener.accept()
+            connection.sendall(mounts.greeting())
+            told.append(connection)
 
-        for place, number in (("/new", 1), ("/old", 0), ("/renamed since", 1)):
+        for mount, listener in ((new, serving), (old, ending)):
             told.clear()
-            greeter = threading.Thread(target=greet)
+            greeter = threading.Thread(target=greet, args=[listener])
             greeter.start()
-            server = mounts.server_of(mounts.Mount(place, device, mounts.FSTYPE, "db"))
+            server = mounts.server_of(mount)
             greeter.join(30)
             assert server is not None
-            with server.connection, told[0], told[1]:
+            with server.connection, told[0]:
                 assert server.pid == os.getpid()
-                told[1 - number].close()
                 assert not server.wait(0.05)
-                told[number].close()
+                told[0].close()
                 assert server.wait(30)
+    assert mounts.server_of(old) is None
 
 
 def test_topmost_of_two_mounts_at_a_place_goes_first(db: Path, mnt: Path, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ SWITCHES = {
     "cp to a link": "ln -s CURRENT link && cp new link && rm link",
     "cp --remove-destination": "cp --remove-destination new CURRENT",
     "install": "install -m 600 new CURRENT",
+    "ln -f": "ln -f new CURRENT",
     "mv": "cp new moving && mv moving CURRENT",
     "mv from elsewhere": f'd=$(mktemp -d) && echo {NAME} > "$d/x" && mv "$d/x" CURRENT',
     "dd": "dd if=new of=CURRENT",
@@ -81,7 +82,6 @@ REFUSALS = {
     "tee -a": f"echo {NAME} | tee -a CURRENT",
     "cp": "cp notes.txt CURRENT",
     "mv": "mv notes.txt CURRENT",
-    "ln -f": "ln -f new CURRENT",
     "ln -sf": "ln -sfn new CURRENT",
     "dd in the middle": "printf 7 | dd of=CURRENT bs=1 seek=14 conv=notrunc",
     # After the last digit it is a whole name without its newline, and so refused.

@@ -72,6 +72,7 @@ def pair(both: Pair) -> Pair:
                 shutil.copytree(path, place / path.name)
             else:
                 shutil.copy2(path, place)
+        os.utime(place, ns=(10**18, 10**18))
     return both
 
 
