@@ -19,7 +19,13 @@ FAILED = 4
 INTERRUPTED = 130
 
 _COMMANDS = {
+    "check": "avccfs.cli.check:command",
     "demo": "avccfs.cli.demo:command",
+    "explain": "avccfs.cli.explain:command",
+    "dump": "avccfs.cli.dump:command",
+    "history": "avccfs.cli.history:command",
+    "inspect": "avccfs.cli.inspect:command",
+    "lsm": "avccfs.cli.lsm:command",
     "mount": "avccfs.cli.mount:command",
     "umount": "avccfs.cli.umount:command",
 }

@@ -39,6 +39,13 @@ MEMORY = "mem:"
     "--log-file", type=click.Path(dir_okay=False), help="Write what the mount has to say here."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.option(
+    "--views-name",
+    default=".avccfs",
+    show_default=True,
+    metavar="NAME",
+    help="Call the hidden folder of decoded views so; empty: none.",
+)
 @click.option("--debug-fuse", is_flag=True, help="Show every request (implies --foreground).")
 def command(
     source: str,
@@ -50,6 +57,7 @@ def command(
     foreground: bool,
     log_file: str | None,
     verbose: bool,
+    views_name: str,
     debug_fuse: bool,
 ) -> int:
     """Show the database directory SOURCE as a file system at MOUNTPOINT.
@@ -66,7 +74,8 @@ def command(
         log_file=os.path.abspath(log_file) if log_file else None,
         verbose=verbose,
         debug_fuse=debug_fuse,
-    ).with_words(",".join(words))
+    ).with_views(views_name)
+    options = options.with_words(",".join(words))
     source, mountpoint = check_places(source, mountpoint)
     if options.unlocked and source != MEMORY:
         click.echo(
@@ -129,6 +138,7 @@ def _run(source: str, mountpoint: str, options: MountOptions, on_ready: Callable
     """Serve until unmounted, in this process."""
     # Late, because of their weight: the command line starts without them.
     from avccfs.fs.core import Core
+    from avccfs.fs.viewed import ViewedCore
     from avccfs.fuse.server import MountFailedError, serve
     from avccfs.storage.directory import DirectoryStorage
     from avccfs.vfs.base import Directory
@@ -142,7 +152,11 @@ def _run(source: str, mountpoint: str, options: MountOptions, on_ready: Callable
     else:
         directory = LocalDirectory(source, read_only=read_only, create=False)
     storage = DirectoryStorage(directory, read_only=read_only, take_lock=not options.unlocked)
-    core = Core(storage, source=None if source == MEMORY else source)
+    path = None if source == MEMORY else source
+    if options.views_name:
+        core: Core = ViewedCore(storage, options.views_name, source=path)
+    else:
+        core = Core(storage, source=path)
     try:
         serve(core, mountpoint, options, source=source, on_ready=on_ready)
     except MountFailedError as error:

@@ -404,6 +404,23 @@ class Core:
         self.storage.close()
         self.directory.close()
 
+    def fetch(self, name: str | None = None) -> None:
+        """Have a caller that collects writes hand over those to a file in the root, or to all.
+
+        Waits for calls of `write`, so it must not be called by whoever makes those.
+        """
+        if self.write_back is None:
+            return
+        with self._lock:
+            root = self._inodes.root
+            named = self._inodes.at(root, name) if name is not None else None
+            wanted = [named] if named is not None else list(self._inodes) if name is None else []
+            numbers = [
+                inode.number for inode in wanted if any(one.writable for one in inode.handles)
+            ]
+        for number in numbers:
+            self.write_back(number)
+
     def counts(self) -> tuple[int, int]:
         """How many identities and handles are in use: what a leak would let grow."""
         with self._lock:

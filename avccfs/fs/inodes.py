@@ -14,7 +14,7 @@ knows the number.
 from __future__ import annotations
 
 import stat as stat_module
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from avccfs.vfs.base import Stat, join
@@ -96,7 +96,7 @@ class InodeTable:
     def __len__(self) -> int:
         return len(self._by_number)
 
-    def __iter__(self) -> Iterable[Inode]:
+    def __iter__(self) -> Iterator[Inode]:
         return iter(self._by_number.values())
 
     def get(self, number: int) -> Inode:

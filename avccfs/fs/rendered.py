@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable
+from typing import IO
 
 IN_MEMORY = 1024 * 1024
 """Bytes up to which a rendering stays in memory; a larger one goes to a nameless file."""
+
+Write = Callable[[bytes], object]
+"""Takes a piece of what is rendered."""
 
 
 class Rendered:
@@ -15,27 +19,40 @@ class Rendered:
 
     __slots__ = ("_bytes", "_file", "size")
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        """Take all of `pieces`; what is held of them at any moment is `IN_MEMORY` at most."""
+    def __init__(self, render: Callable[[Write], None]) -> None:
+        """Keep what `render` writes. At any moment `IN_MEMORY` of it is held, and one piece."""
         self._bytes = b""
-        self._file = None
+        self._file: IO[bytes] | None = None
         self.size = 0
         waiting: list[bytes] = []
         held = 0
-        for piece in pieces:
+
+        def write(piece: bytes) -> None:
+            nonlocal held
             waiting.append(piece)
             held += len(piece)
             self.size += len(piece)
             if held > IN_MEMORY:
-                if self._file is None:
-                    self._file = tempfile.TemporaryFile(prefix="avccfs-view-")  # noqa: SIM115
-                self._file.write(b"".join(waiting))
-                waiting, held = [], 0
-        if self._file is None:
-            self._bytes = b"".join(waiting)
-        else:
+                spill()
+
+        def spill() -> None:
+            nonlocal held
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="avccfs-view-")  # noqa: SIM115
             self._file.write(b"".join(waiting))
             self._file.flush()
+            waiting.clear()
+            held = 0
+
+        try:
+            render(write)
+            if self.size > IN_MEMORY:
+                spill()
+            else:
+                self._bytes = b"".join(waiting)
+        except BaseException:
+            self.close()
+            raise
 
     def read_at(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset`."""

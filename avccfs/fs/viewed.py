@@ -10,6 +10,9 @@ import errno
 import os
 import stat as stat_module
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
 
 from avccfs.errors import ReadOnlyError
 from avccfs.fs.core import Core, Entry, Opened
@@ -67,11 +70,36 @@ class ViewHandle:
 class ViewedCore(Core):
     """`Core` and `Views`, as one file system."""
 
-    def __init__(
-        self, storage: DirectoryStorage, views: Views, *, source: str | None = None
-    ) -> None:
+    def __init__(self, storage: DirectoryStorage, name: str, *, source: str | None = None) -> None:
+        """`name` is what the hidden folder is called."""
         super().__init__(storage, source=source)
-        self.views = views
+        self._since = datetime.now(UTC)
+        self._name = name
+
+    @cached_property
+    def views(self) -> Views:
+        """What lies in the hidden folder."""
+        # Late: all the decoders come with it, and most mounts are never looked at this way.
+        from avccfs.fs.tree import Tree
+
+        root = self.directory.stat()
+        return Views(Tree(self).root, owner=(root.uid, root.gid))
+
+    def status(self) -> dict[str, object]:
+        """What is mounted, and how."""
+        return {
+            "avccfs": version("avccfs"),
+            "pid": os.getpid(),
+            "source": self.directory.label,
+            "since": self._since.isoformat(timespec="seconds"),
+            "read_only": self.read_only,
+            "write_back": self.write_back is not None,
+            "next_file_number": self.numbers.next,
+        }
+
+    def messages(self) -> list[str]:
+        """What the mount refused and why, and what it changed."""
+        return self.notes.kept()
 
     def is_slow(self, parent: int) -> bool:
         """A view is rendered when it is looked up."""
@@ -84,7 +112,7 @@ class ViewedCore(Core):
         try:
             return super().lookup(parent, name)
         except FileNotFoundError:
-            if parent != ROOT or name != self.views.name:
+            if parent != ROOT or name != self._name:
                 raise
             return _entry(*self.views.lookup_root())
 
@@ -179,7 +207,8 @@ class ViewedCore(Core):
     def close(self) -> None:
         """As `Core.close`."""
         super().close()
-        self.views.close()
+        if "views" in self.__dict__:
+            self.views.close()
 
     def _new_path(self, parent: int, name: str) -> str:
         # Every change of a name goes through here.

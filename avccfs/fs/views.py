@@ -17,11 +17,11 @@ import stat as stat_module
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from avccfs.fs.inodes import StaleInodeError
-from avccfs.fs.rendered import Rendered
+from avccfs.fs.rendered import Rendered, Write
 from avccfs.vfs.base import Stat
 
 FIRST = 1 << 48
@@ -35,7 +35,7 @@ KEPT_BYTES = 256 * 1024 * 1024
 class ViewFile:
     """A file that is made by `render`; `state` tells whether a rendering is still true."""
 
-    render: Callable[[], Iterable[bytes]]
+    render: Callable[[Write], None]
     state: Callable[[], Hashable] = field(default=lambda: time.monotonic_ns())
     """What the content depends on. The default says: it may always have changed."""
 
@@ -73,9 +73,8 @@ class _Known:
 class Views:
     """The tree below the hidden folder. May be called from any thread; rendering may take long."""
 
-    def __init__(self, name: str, root: ViewFolder, *, owner: tuple[int, int]) -> None:
-        """`name` is what the folder is called; `owner` is the (uid, gid) of everything in it."""
-        self.name = name
+    def __init__(self, root: ViewFolder, *, owner: tuple[int, int]) -> None:
+        """`owner` is the (uid, gid) of everything in it."""
         self._root = root
         self._owner = owner
         self._lock = threading.RLock()
@@ -201,13 +200,13 @@ class Views:
         if number is not None and known is not None and known.content is not None:
             if known.state == state:
                 return number
-            content = Rendered(node.render())
+            content = Rendered(node.render)
             if content.same_as(known.content):
                 content.close()
                 known.state = state
                 return number
         else:
-            content = Rendered(node.render())
+            content = Rendered(node.render)
         with self._lock:
             fresh = _Known(path, stat_module.S_IFREG, content, state, time.time_ns())
             return self._new(fresh, current=True)
@@ -264,7 +263,7 @@ class Views:
             mode=known.kind | (0o444 if is_file else 0o555),
             size=size,
             inode=number,
-            nlink=1 if is_file else 2,
+            nlink=2 if known.kind == stat_module.S_IFDIR else 1,
             uid=self._owner[0],
             gid=self._owner[1],
             blocks=-(-size // 512),

@@ -92,7 +92,10 @@ class Operations(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: InodeT, name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._attributes(self._core.lookup(parent_inode, os.fsdecode(name)))
+        core, text = self._core, os.fsdecode(name)
+        if core.is_slow(parent_inode):
+            return self._attributes(await trio.to_thread.run_sync(core.lookup, parent_inode, text))
+        return self._attributes(core.lookup(parent_inode, text))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         try:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 
 from avccfs.errors import UsageError
+from avccfs.format.filename import Kind, kind_of
 
 # Words the kernel or libfuse understands; they are handed on as they are.
 _KERNEL_WORDS = frozenset({"allow_other", "allow_root", "default_permissions", "auto_unmount"}) | {
@@ -30,6 +31,8 @@ class MountOptions:
     write_through: bool = False
     """Every write is a request of its own, instead of being collected by the kernel."""
     foreground: bool = False
+    views_name: str = ".avccfs"
+    """What the hidden folder of views is called; empty for none."""
     log_file: str | None = None
     verbose: bool = False
     debug_fuse: bool = False
@@ -46,6 +49,14 @@ class MountOptions:
         """Whether the kernel may collect writes."""
         return not (self.write_through or self.read_only or self.unlocked)
 
+    def with_views(self, name: str) -> MountOptions:
+        """These options with another name for the hidden folder. Raises `UsageError`."""
+        if "/" in name or name in (".", "..") or kind_of(name) is not Kind.FOREIGN:
+            raise UsageError(
+                f"the views cannot be called {name!r}: it must be one name, and none of a database file"
+            )
+        return replace(self, views_name=name)
+
     def with_words(self, text: str) -> MountOptions:
         """These options and the comma-separated ones in `text`. Raises `UsageError`."""
         options = self
@@ -60,6 +71,8 @@ class MountOptions:
                 options = replace(options, unlocked=True)
             elif word == "write_through":
                 options = replace(options, write_through=True)
+            elif key == "views_name" and equals:
+                options = options.with_views(value)
             elif key == "log_file" and value:
                 options = replace(options, log_file=os.path.abspath(value))
             elif word in _KERNEL_WORDS or (key in _KERNEL_VALUES and equals):
@@ -69,7 +82,7 @@ class MountOptions:
             else:
                 raise UsageError(
                     f"unknown mount option {word!r}; known are: ro, rw, unlocked, write_through, "
-                    f"log_file=FILE, {', '.join(sorted(_KERNEL_WORDS))}, "
+                    f"views_name=NAME, log_file=FILE, {', '.join(sorted(_KERNEL_WORDS))}, "
                     f"{', '.join(f'{name}=' for name in sorted(_KERNEL_VALUES))}"
                 )
         return replace(options, kernel=frozenset(kernel))
