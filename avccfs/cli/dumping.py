@@ -11,6 +11,7 @@ The text is that of `leveldbutil dump` where that has one, with more behind `---
     --- offset 1832; data block                        of a table
     'key' @ 69 : val => 'value'                        69 is the sequence number
     'key' v7 @ 69 : val => 'value'                     avccDB: version 7
+    --- offset 931; sequence 212; salvaged             sound, behind damage: no engine reads it
     --- offset 0; fault; data block, 1832 bytes: bad checksum: expected ..., found ...
 """
 
@@ -72,6 +73,8 @@ class Text:
     def edit(self, edit: Edit) -> bytes:
         """A record of a manifest, as LevelDB writes it."""
         number = "as far as it decodes" if edit.number is None else f"edit {edit.number}"
+        if edit.salvaged:
+            number = "salvaged"
         out = [f"--- offset {edit.offset}; {number}; VersionEdit {{\n"]
         out += self._session(edit.record)
         for pointer in edit.record.compaction_pointers:
@@ -100,7 +103,8 @@ class Text:
 
     def changes(self, changes: Changes) -> bytes:
         """A batch and its entries."""
-        out = [f"--- offset {changes.offset}; sequence {changes.sequence}\n"]
+        salvaged = "; salvaged" if changes.salvaged else ""
+        out = [f"--- offset {changes.offset}; sequence {changes.sequence}{salvaged}\n"]
         out += self._changes(changes.entries, "  ")
         for index, reading in enumerate(changes.readings, 1):
             out.append(f"  reading {index} of {changes.total}:\n")

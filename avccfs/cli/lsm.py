@@ -12,7 +12,8 @@ from avccfs.cli.main import DAMAGE, FINE
 from avccfs.errors import UsageError
 from avccfs.format.ikey import Dialect
 from avccfs.session.keys import safe_name
-from avccfs.session.picture.scene import Scene, survey
+from avccfs.session.picture.scene import Scene
+from avccfs.session.picture.survey import survey
 from avccfs.vfs.local import LocalDirectory
 
 STDOUT = "-"

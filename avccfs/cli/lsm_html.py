@@ -15,6 +15,7 @@ from string import Template
 from typing import Any, Final
 
 from avccfs.cli.lsm_words import about, asset, printable, title
+from avccfs.format.ikey import Dialect
 from avccfs.session.keys import Form, show
 from avccfs.session.picture.history import Step
 from avccfs.session.picture.scene import Box, Fate, Scene
@@ -64,7 +65,7 @@ def _data(scene: Scene, step: int) -> dict[str, Any]:
         ],
         "fates": [fate.value for fate in _FATES],
         "boxes": [_box(box, places) for box in scene.boxes],
-        "steps": [_step(each) for each in scene.steps],
+        "steps": [_step(each, scene.dialect) for each in scene.steps],
     }
 
 
@@ -89,13 +90,13 @@ def _box(box: Box, places: dict[bytes, int]) -> list[Any]:
     ]
 
 
-def _step(step: Step) -> dict[str, Any]:
+def _step(step: Step, dialect: Dialect) -> dict[str, Any]:
     return {
         "offset": step.offset,
         "length": step.end - step.offset,
         "edit": step.edit,
         "fault": step.fault and printable(step.fault),
-        "lines": lines(step),
+        "lines": lines(step, dialect),
         "unmatched": [
             f"drops {gone.number:06d} from L{gone.level}, which did not have it"
             for gone in step.unmatched[:_LISTED]
@@ -105,7 +106,7 @@ def _step(step: Step) -> dict[str, Any]:
     }
 
 
-def lines(step: Step) -> list[str]:
+def lines(step: Step, dialect: Dialect) -> list[str]:
     """What a record says but for its tables."""
     record = step.record
     if record is None:
@@ -114,19 +115,28 @@ def lines(step: Step) -> list[str]:
     told = []
     if record.comparer is not None:
         told.append(f"comparer {shown(record.comparer[:LONGEST_KEY])}")
-    for what, number in (
-        ("journal", record.journal_number),
-        ("previous journal", record.previous_journal_number),
-        ("next file", record.next_file_number),
-        ("sequence", record.sequence),
-    ):
-        if number is not None:
-            told.append(f"{what} {number}")
+    numbers = [
+        f"{what} {number}"
+        for what, number in (
+            ("journal", record.journal_number),
+            ("previous journal", record.previous_journal_number),
+            ("next file", record.next_file_number),
+            ("sequence", record.sequence),
+        )
+        if number is not None
+    ]
+    if numbers:
+        told.append(", ".join(numbers))
     told += [
-        f"compaction of L{pointer.level} goes on behind {shown(pointer.key[:LONGEST_KEY])}"
+        f"next compaction of L{pointer.level} from {shown(_user_key(pointer.key, dialect))}"
         for pointer in record.compaction_pointers[:_LISTED]
     ]
     return told
+
+
+def _user_key(raw: bytes, dialect: Dialect) -> bytes:
+    cut = dialect.suffix_length
+    return (raw[:-cut] if len(raw) >= cut else raw)[:LONGEST_KEY]
 
 
 def _number(number: int | None) -> int | str | None:

@@ -34,6 +34,8 @@ class TestAgainstLevelDB:
         for name, expected in expectations(fixture).get("leveldbutil_manifest_dump", {}).items():
             found = run("dump", db(fixture) / name).lines
             assert found.pop(0).startswith("# ")
+            if "; salvaged; " in "".join(found):
+                found = found[: next(i for i, line in enumerate(found) if "; fault; " in line)]
             edits = [line for line in found if "; fault; " not in line]
             shown = [re.sub(r"; edit \d+;", ";", line) for line in edits]
             sound = [line for line in expected if not line.startswith("corruption: ")]
@@ -424,9 +426,12 @@ class TestStreams:
             tracemalloc.start()
             try:
                 # Kept in memory, the output would be all there is to measure.
-                with open(os.devnull, "w") as out, contextlib.redirect_stdout(out):
-                    with pytest.raises(SystemExit):
-                        main(["dump", str(path), "--format", "jsonl"])
+                with (
+                    open(os.devnull, "w") as out,
+                    contextlib.redirect_stdout(out),
+                    pytest.raises(SystemExit),
+                ):
+                    main(["dump", str(path), "--format", "jsonl"])
                 return tracemalloc.get_traced_memory()[1]
             finally:
                 tracemalloc.stop()

@@ -20,7 +20,13 @@ from avccfs.cli import lsm
 from avccfs.errors import UsageError
 from avccfs.format import ikey, journal, manifest
 from avccfs.format.ikey import InternalKey, KeyKind
-from avccfs.format.manifest import BYTEWISE_COMPARER, AddedTable, DeletedTable, SessionRecord
+from avccfs.format.manifest import (
+    BYTEWISE_COMPARER,
+    AddedTable,
+    CompactionPointer,
+    DeletedTable,
+    SessionRecord,
+)
 from avccfs.session.keys import Form, show
 from tests.cli import browser
 from tests.cli.browser import Connection, Page
@@ -274,6 +280,7 @@ def test_the_slider_goes_through_the_history(page: Page, tmp_path: Path) -> None
     assert shown(page) == ["000003.ldb L0"]
     change = page.evaluate("document.getElementById('change').textContent")
     assert "000003 to L0" in change
+    assert "journal 2, next file 4, sequence 129" in change
     assert re.match(r"Edit 3 at offset \d+, ", change)
     slide(page, 9)
     assert shown(page) == last
@@ -396,6 +403,15 @@ def test_ten_thousand_tables_are_drawn_with_few_elements(page: Page, tmp_path: P
     assert page.evaluate("shown.some(each => each.many.length === 1)")
     slide(page, 1)
     assert page.evaluate("document.getElementById('total').textContent").startswith("10,000 tables")
+
+
+def test_a_compaction_pointer_is_shown_as_a_user_key(page: Page, tmp_path: Path) -> None:
+    pointer = CompactionPointer(1, key(b"here"))
+    source = database(tmp_path / "db", [SessionRecord(compaction_pointers=(pointer,))])
+    run(source, "-o", tmp_path / "levels.html")
+    page.open(tmp_path / "levels.html")
+    change = page.evaluate("document.getElementById('change').textContent")
+    assert change.endswith("next compaction of L1 from here")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -18,7 +18,8 @@ from avccfs.format.ikey import Dialect, InternalKey, KeyKind
 from avccfs.format.manifest import AddedTable, DeletedTable, SessionRecord
 from avccfs.session.picture import history, lanes
 from avccfs.session.picture.history import History
-from avccfs.session.picture.scene import Fate, RowKind, Scene, survey
+from avccfs.session.picture.scene import Fate, RowKind, Scene
+from avccfs.session.picture.survey import survey
 from avccfs.session.state import EMPTY
 from avccfs.vfs.base import Open
 from avccfs.vfs.local import LocalDirectory

@@ -270,7 +270,7 @@ function item(mark, kind, text) {
 
 function showTable(hovered) {
   const place = $("table");
-  if (hovered && hovered.many.length > 1 && !hovered.many.includes(state.chosen)) {
+  if (hovered && hovered.many.length > 1) {
     const size = hovered.many.reduce((sum, box) => sum + Number(box.size), 0);
     place.replaceChildren(
       element("p", {}, `${count(hovered.many.length, "table")} in ${placeOf(hovered.box)}, ${bytes(size)}`),
