@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+WIDE = 120
+"""Columns of a terminal from which on the table shows everything."""
 VERSION = 1
 """Of the JSON; grows when a reader of it would have to change."""
 
@@ -151,41 +153,49 @@ class Report:
 
     def show(self, console: Console) -> None:
         """The table, and a line on every expectation that was missed."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        # Where there is no room for everything, the ratios are what must be seen.
+        wide = console.width >= WIDE
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("workload", no_wrap=True)
-        table.add_column("what", style="dim")
+        if wide:
+            table.add_column("what", style="dim")
         for place in self.places:
-            table.add_column(place.value, justify="right", min_width=15)
+            table.add_column(place.value, justify="right", min_width=6)
         for place in (Place.NATIVE, Place.BINDFS):
-            table.add_column(f"x {place.value}", justify="right")
-        table.add_column("expected")
+            table.add_column(f"x {place.value}", justify="right", no_wrap=True)
+        table.add_column("expected", no_wrap=True)
         for result in self.results:
+            workload = result.workload
             table.add_row(
-                result.workload.name,
-                f"{result.workload.timed.count:,} {result.workload.title}",
-                *(_time(result.samples[place]) for place in self.places),
+                workload.name,
+                *([f"{workload.timed.count:,} {workload.title}"] if wide else []),
+                *(_time(result.samples[place], spread=wide) for place in self.places),
                 *(f"{result.ratio(one):.2f}" for one in (Place.NATIVE, Place.BINDFS)),
                 _verdict(result),
             )
         console.print(table)
+        spread = ", then least-most" if wide else ""
         load = " ".join(str(one) for one in self.machine["load_at_start"])
         console.print(
-            f"Seconds: the median of {self.rounds} rounds, then least-most. Ratios are of medians, "
-            f"avccfs over the other.\n{self.machine['kernel']}, {self.machine['cores']} cores, "
+            f"Seconds: the median of {self.rounds} rounds{spread}. "
+            f"Ratios are of medians, avccfs over the other.\n"
+            f"{self.machine['kernel']}, {self.machine['cores']} cores, "
             f"{self.machine['file_system']}, load average at start {load}.",
             highlight=False,
         )
         for workload, one in self.missed():
             line = (
-                f"Missed: {workload.name}, {one.expectation.text}: measured {one.measured:.2f}, "
-                f"expected at most {one.expectation.limit:.2f}"
+                f"Missed: {workload.name}, {one.expectation.text}: measured {one.measured:.3g}, "
+                f"expected at most {one.expectation.limit:.3g}"
             )
             console.print(Text(line, style="red"))
 
 
-def _time(sample: Sample) -> Text:
-    text = Text(f"{sample.median:.3f} ")
-    return text.append(f"{sample.least:.2g}-{max(sample.seconds):.2g}", style="dim")
+def _time(sample: Sample, *, spread: bool) -> Text:
+    text = Text(f"{sample.median:.3f}")
+    if not spread:
+        return text
+    return text.append(f" {sample.least:.2g}-{max(sample.seconds):.2g}", style="dim")
 
 
 def _verdict(result: Result) -> Text:
