@@ -17,7 +17,7 @@ from avccfs.format.batch import Entry
 from avccfs.format.filename import Kind
 from avccfs.format.ikey import Dialect
 from avccfs.format.table import Table
-from avccfs.session import decoded, keys, lines, live, recognition
+from avccfs.session import decoded, keys, lines, recognition
 from avccfs.session.decoded import Bounds, Edit, Fault
 from avccfs.session.engines import PROFILES, Engine
 from avccfs.session.keys import Form
@@ -236,6 +236,9 @@ class _Dump:
     def _key_space(self, path: str, engine: Engine, out: Output) -> None:
         if not os.path.isdir(path):
             raise UsageError(f"{keys.safe_name(path)} is no directory, which --live is for")
+        # Late, because of its weight.
+        from avccfs.session import live
+
         wishes, profile = self._wishes, PROFILES[engine]
         writer: Writer | None = None
 

@@ -5,20 +5,25 @@ one, the fields of a record up to the first that does not decode. Nothing here r
 file holds; errors of reading it pass through. At any moment one block or one record is in memory.
 
 After damage, journals and manifests are read on as LevelDB does, which loses least and never takes
-two records for one.
+two records for one. What every engine passes over with the damage, the rest of its block, is then
+searched for records by their checksums: these are *salvaged*.
 """
 
 from __future__ import annotations
 
 import itertools
 import operator
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from crc32c import crc32c
+
 from avccfs.errors import FormatError
 from avccfs.format import batch, ikey, journal, manifest, table
 from avccfs.format.block import Entry
+from avccfs.format.coding import mask
 from avccfs.format.ikey import Dialect, InternalKey, KeyKind
 from avccfs.format.journal import ReadAt
 from avccfs.format.manifest import SessionRecord
@@ -58,9 +63,11 @@ class Edit:
     offset: int
     end: int
     number: int | None
-    """1 for the first that decodes; None for the fields before the first bad one of a record that
-    does not."""
+    """1 for the first that decodes; None if it is salvaged, and for the fields before the first
+    bad one of a record that does not decode."""
     record: SessionRecord
+    salvaged: bool = False
+    """Whether it lies behind damage where no engine reads it; it has no number then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,8 @@ class Changes:
     """The first complete ones, where there is more than one."""
     total: int = 1
     """How many readings there are."""
+    salvaged: bool = False
+    """Whether it lies behind damage where no engine reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +123,21 @@ class Bounds:
 def read_manifest(read_at: ReadAt) -> Iterator[Edit | Fault]:
     """The edits of a manifest, numbered from 1."""
     number = 0
-    for item in journal.read(read_at, _POLICY):
+    for item, salvaged in _records(read_at):
         if isinstance(item, journal.Fault):
             yield _framing_fault(item)
             continue
         record, error = manifest.decode_partial(item.payload)
         if error is None:
-            number += 1
-            yield Edit(item.offset, item.end, number, record)
+            number += not salvaged
+            counted = None if salvaged else number
+            yield Edit(item.offset, item.end, counted, record, salvaged)
             continue
         expected, found = _expectation(str(error))
         length = item.end - item.offset
         yield Fault(item.offset, length, "session record", BAD_RECORD, expected, found)
         if record != _NOTHING:
-            yield Edit(item.offset, item.end, None, record)
+            yield Edit(item.offset, item.end, None, record, salvaged)
 
 
 def read_journal(
@@ -138,7 +148,7 @@ def read_journal(
     Of a record with more than one reading the entries are those that all readings share; the fault
     behind it says so.
     """
-    for item in journal.read(read_at, _POLICY):
+    for item, salvaged in _records(read_at):
         if isinstance(item, journal.Fault):
             yield _framing_fault(item)
             continue
@@ -164,7 +174,9 @@ def read_journal(
             entries = [entry for entry in entries if entry.key in bounds]
             readings = [[entry for entry in each if entry.key in bounds] for each in readings]
         if bounds is None or entries or any(readings):
-            yield Changes(item.offset, item.end, sequence, count, entries, readings, total)
+            yield Changes(
+                item.offset, item.end, sequence, count, entries, readings, total, salvaged
+            )
         if fault is not None:
             expected = f"{fault.expected} at byte {fault.offset} of the record"
             reason, length = fault.reason.value, item.end - item.offset
@@ -214,8 +226,45 @@ def internal_key(raw: bytes, dialect: Dialect) -> InternalKey | None:
 
 
 _NOTHING: Final = SessionRecord()
+_CHUNK: Final = struct.Struct("<IH")
+_ENDS_BLOCK: Final = frozenset(
+    {
+        journal.Reason.BAD_CHECKSUM,
+        journal.Reason.BAD_LENGTH,
+        journal.Reason.TORN_CHUNK,
+        journal.Reason.ZERO_HEADER,
+        journal.Reason.UNKNOWN_TYPE,
+    }
+)
+"""What makes an engine go on at the next block, or not at all."""
 _PUT: Final = {KeyKind.PUT}
 _KINDS: Final = {KeyKind.DELETE, KeyKind.PUT}
+
+
+def _records(read_at: ReadAt) -> Iterator[tuple[journal.Item, bool]]:
+    """Records and faults; behind a fault what is salvaged, which the flag tells."""
+    for item in journal.read(read_at, _POLICY):
+        yield item, False
+        if isinstance(item, journal.Fault) and item.reason in _ENDS_BLOCK:
+            for record in _salvage(read_at, item):
+                yield record, True
+
+
+def _salvage(read_at: ReadAt, fault: journal.Fault) -> Iterator[journal.Record]:
+    """The records of one chunk behind the one that is damaged, up to the end of its block."""
+    room = journal.BLOCK_SIZE - fault.offset % journal.BLOCK_SIZE
+    data = read_at(min(fault.length, room), fault.offset)
+    # The type, 1, is the last byte of a header.
+    place = data.find(b"\x01", journal.HEADER_SIZE)
+    while place >= 0:
+        stored, length = _CHUNK.unpack_from(data, place - 6)
+        start, end = place + 1, place + 1 + length
+        if 0 < length <= len(data) - start and mask(crc32c(memoryview(data)[place:end])) == stored:
+            offset = fault.offset
+            yield journal.Record(data[start:end], offset + place - 6, offset + end)
+            place = data.find(b"\x01", end + 6)
+        else:
+            place = data.find(b"\x01", place + 1)
 
 
 def _entries_of(payload: bytes, dialect: Dialect) -> Sequence[batch.Entry]:

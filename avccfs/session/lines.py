@@ -11,6 +11,7 @@
     live           the same of a key space: what the engine would show; it has no offset
     fault          offset, length, part, reason, expected, found
 
+Behind damage an edit or a batch may be `salvaged`: it is sound, but no engine reads it there.
 `offset` is that of the record or the block in the file, in bytes. A value is null where a
 deletion has none. What cannot be decoded as an internal key is `{"raw": hex}`.
 
@@ -341,6 +342,8 @@ class JsonLines:
         fields: dict[str, Value] = {"offset": edit.offset, "end": edit.end}
         if edit.number is not None:
             fields["edit"] = edit.number
+        if edit.salvaged:
+            fields["salvaged"] = True
         fields.update(self._numbers(edit.record))
         if edit.record.compaction_pointers:
             fields["compaction_pointers"] = [
@@ -355,7 +358,8 @@ class JsonLines:
             fields["added"] = [
                 {"level": added.level, **self._table(added)} for added in edit.record.added_tables
             ]
-        return self._line("partial edit" if edit.number is None else "edit", fields)
+        whole = edit.number is not None or edit.salvaged
+        return self._line("edit" if whole else "partial edit", fields)
 
     def state(self, state: State) -> bytes:
         """A `state`."""
@@ -382,6 +386,8 @@ class JsonLines:
         entries = self._entries.of_journal(
             f'{self._start}"entry","offset":{offset},', changes.entries
         )
+        if changes.salvaged:
+            head += ',"salvaged":true'
         if changes.total == 1:
             return encoded(f"{head}}}\n{entries}")
         out = [f'{head},"readings":{changes.total}}}\n', entries]

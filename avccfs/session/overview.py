@@ -328,7 +328,7 @@ class _Look:
                                     "copy the directory, then see what each engine would keep "
                                     "(avccfs explain)",
                                 )
-                        else:
+                        elif not item.salvaged:
                             batches += 1
                             entries += item.count
                             behind += item.sequence < (state.sequence or 0)

@@ -24,7 +24,7 @@ from tests.session.damage import Base, Damage, Files, make_bases, write_files
 from tests.session.handmade import ODD
 from tests.session.opener import Answer, Opener
 
-CASES = int(os.environ.get("AVCCFS_RECOVERY_CASES", "300"))
+CASES = int(os.environ.get("AVCCFS_RECOVERY_CASES", "200"))
 FIRST = int(os.environ.get("AVCCFS_RECOVERY_SEED", "0"))
 
 Predictor = Callable[[Directory], Prediction]

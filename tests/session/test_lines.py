@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -301,6 +302,65 @@ AMBIGUOUS = (1).to_bytes(8, "little") + (1).to_bytes(4, "little") + b"\x00\x02\x
 """Deletes the key 01 78, or the key 78 of version 2."""
 
 
+class TestSalvage:
+    RECORDS = tuple(batch.encode(n, [batch.Change(b"k%d" % n, bytes(50))]) for n in range(1, 9))
+
+    def salvaged(self, data: bytes) -> list[tuple[int, int]]:
+        found = of_type(journal_objects(data), "batch")
+        return [(line["offset"], line["sequence"]) for line in found if line.get("salvaged")]
+
+    def starts(self) -> list[int]:
+        sizes = [len(journal.frame(record, 0)) for record in self.RECORDS]
+        return [sum(sizes[:index]) for index in range(len(sizes))]
+
+    @pytest.mark.parametrize("byte", [0, 4, 6, 20])
+    def test_records_behind_a_damaged_one_are_found(self, byte: int) -> None:
+        starts = self.starts()
+        data = bytearray(framed(*self.RECORDS))
+        data[starts[3] + byte] ^= 0x50
+        assert self.salvaged(bytes(data)) == [
+            (starts[index], index + 1) for index in range(4, len(starts))
+        ]
+
+    def test_a_stretch_of_zeros_is_passed(self) -> None:
+        starts = self.starts()
+        data = bytearray(framed(*self.RECORDS))
+        data[starts[2] : starts[5] - 3] = bytes(starts[5] - 3 - starts[2])
+        assert [sequence for _, sequence in self.salvaged(bytes(data))] == [6, 7, 8]
+
+    def test_two_holes_in_one_block_are_both_passed(self) -> None:
+        starts = self.starts()
+        data = bytearray(framed(*self.RECORDS))
+        data[starts[2] + 9] ^= 1
+        data[starts[5] + 9] ^= 1
+        assert [sequence for _, sequence in self.salvaged(bytes(data))] == [4, 5, 7, 8]
+
+    def test_nothing_is_salvaged_twice(self) -> None:
+        records = [batch.encode(n, [batch.Change(b"k", bytes(900))]) for n in range(1, 201)]
+        data = bytearray(framed(*records))
+        data[3 * journal.BLOCK_SIZE + 2000] ^= 1
+        found = of_type(journal_objects(bytes(data)), "batch")
+        sequences = [line["sequence"] for line in found]
+        assert sequences == sorted(set(sequences))
+        # The damaged one, and one that begins in this block and ends in the next.
+        assert len(sequences) >= len(records) - 3
+
+    def test_edits_that_are_salvaged_have_no_number_and_no_effect(self) -> None:
+        edits = [manifest.encode(SessionRecord(sequence=number)) for number in (1, 2, 3)]
+        data = bytearray(framed(*edits))
+        data[len(framed(edits[0])) + 8] ^= 1
+        found = manifest_objects(bytes(data))
+        assert [line["type"] for line in found[1:]] == ["edit", "fault", "edit"]
+        assert found[-1]["salvaged"]
+        assert "edit" not in found[-1]
+        read = decoded.read_manifest(Bytes(bytes(data)).read_at)
+        assert not any(isinstance(item, State) for item in lines.state_at(read, 2))
+
+    def test_zeros_and_ones_give_nothing(self) -> None:
+        for data in (bytes(70_000), b"\x01" * 40_000, b"\x00\x00\x00\x00\x05\x00\x01" * 5000):
+            assert self.salvaged(data) == []
+
+
 class TestTables:
     def test_good_blocks_around_a_bad_one_are_shown(self) -> None:
         layout = Layout()
@@ -496,3 +556,36 @@ def test_no_mount_is_needed_to_decode() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("fixture", "name"),
+    [
+        ("goleveldb-closed", "MANIFEST-000000"),
+        ("goleveldb-closed", "000003.ldb"),
+        ("goleveldb-closed", "000008.log"),
+        ("avccdb-compacted", "000004.ldb"),
+        ("avccdb-tables-and-journal", "000012.log"),
+    ],
+)
+@pytest.mark.parametrize("dialect", Dialect)
+def test_any_damage_is_answered(fixture: str, name: str, dialect: Dialect) -> None:
+    chance = random.Random(f"{fixture} {name}")
+    sound = (FIXTURES / fixture / "db" / name).read_bytes()
+    for _ in range(15):
+        data = bytearray(sound)
+        for _ in range(chance.choice((1, 1, 3, 30))):
+            start = chance.randrange(len(data))
+            length = chance.choice((1, 1, 4, 200))
+            match chance.randrange(3):
+                case 0:
+                    data[start] ^= 1 << chance.randrange(8)
+                case 1:
+                    data[start : start + length] = chance.randbytes(length)
+                case _:
+                    del data[start : start + length]
+            if not data:
+                break
+        read = {"ldb": table_objects, "log": journal_objects}.get(name[-3:])
+        found = manifest_objects(bytes(data)) if read is None else read(bytes(data), dialect)
+        assert all(line["expected"] and line["found"] for line in of_type(found, "fault"))

@@ -439,7 +439,7 @@ ANYWAY: dict[str, Callable[[Directory], Prediction]] = {
 @pytest.mark.parametrize("call", ANYWAY)
 def test_every_damage_is_answered(call: str) -> None:
     names = ("avccdb-tables-and-journal", "avccdb-compacted", "leveldb-killed")
-    for seed in range(120):
+    for seed in range(45):
         name = names[seed % len(names)]
         damage = Damage(seed, Base(name, fixture_files(name), {}))
         files = damage.damage()
@@ -450,14 +450,14 @@ def test_every_damage_is_answered(call: str) -> None:
             assert prediction.opens == (prediction.reading is not None), damage.done
 
 
-@pytest.mark.parametrize("name", ["000003.log", "MANIFEST-000002", "CURRENT", "000005.ldb"])
+@pytest.mark.parametrize("name", ["000003.log", "MANIFEST-000002", "CURRENT", "000001.ldb"])
 def test_a_directory_in_the_place_of_a_file_is_answered(name: str) -> None:
     for foretell in ANYWAY.values():
         files = small(put(10, b"a"))
         files.pop(name, None)
         memory = in_memory(files)
         memory.mkdir(name)
-        assert foretell(memory).loss.keys == 0
+        assert name not in foretell(memory).overwritten_files
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,17 @@ def test_damage_that_may_hide_more_is_told() -> None:
     assert fault.fault.offset == 0
 
 
+def test_what_lies_behind_damage_is_found_and_shown_by_nobody() -> None:
+    for number in range(272, 337):
+        found = find("flipped-journal-byte", b"key%08d" % number)
+        for _, _, roles, visible in told(found):
+            if set(roles.values()) == {Role.DROPPED}:
+                assert not visible
+                assert found.faults
+                return
+    raise AssertionError("nothing was dropped")
+
+
 def test_a_key_that_is_nowhere_is_in_no_place() -> None:
     found = find("goleveldb-closed", b"key0000000")
     assert (found.places, found.faults) == ((), ())

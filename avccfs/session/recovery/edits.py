@@ -187,11 +187,15 @@ def _leveldb_decode(payload: bytes) -> tuple[SessionRecord, str | None]:
     record, error = manifest.decode_partial(payload)
     if error is not None:
         return record, _leveldb_words(payload, error)
-    if any(level >= _LEVELS for level in _levels(record)):
-        return record, f"a level of {_LEVELS} or more"
-    keys = [pointer.key for pointer in record.compaction_pointers]
-    keys += [key for table in record.added_tables for key in (table.smallest, table.largest)]
-    return record, None if all(keys) else "an empty key"
+    wrong = (
+        (Tag.COMPACTION_POINTER, [(p.level, p.key) for p in record.compaction_pointers]),
+        (Tag.DELETED_TABLE, [(gone.level, b"-") for gone in record.deleted_tables]),
+        (Tag.ADDED_TABLE, [(t.level, t.smallest and t.largest) for t in record.added_tables]),
+    )
+    for tag, placed in wrong:
+        if any(level >= _LEVELS or not key for level, key in placed):
+            return record, _LEVELDB_FIELDS[tag]
+    return record, None
 
 
 def _leveldb_words(payload: bytes, error: FormatError) -> str:
@@ -289,4 +293,4 @@ def _numbers(record: SessionRecord) -> str:
 
 
 def _shown(comparer: bytes | None) -> str:
-    return "" if comparer is None else comparer.decode("utf-8", "backslashreplace")
+    return "" if comparer is None else comparer.decode("utf-8", "surrogateescape")

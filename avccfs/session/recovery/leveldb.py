@@ -89,12 +89,18 @@ class _Opening:
         if not content.endswith(b"\n"):
             error = "Corruption: CURRENT file does not end with newline"
             return _Refusal(error), f"CURRENT does not end with a newline: {content[:80]!r}"
-        # To the system the name ends at the first NUL, and slashes before it mean nothing.
-        name = os.fsdecode(content[:-1].split(b"\0")[0]).lstrip("/")
+        name = os.fsdecode(content[:-1])
         return name, f"CURRENT names {name!r}: the only file that LevelDB looks at"
 
-    def _manifest(self, name: str) -> str | None:
-        path = f"{self._label}/{name}"
+    def _manifest(self, written: str) -> str | None:
+        path = f"{self._label}/{written}"
+        # To the system the name ends at the first NUL, and slashes before it mean nothing.
+        name = written.split("\0")[0].lstrip("/")
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            self._found.uncertain = "CURRENT leads out of the directory, where nothing is looked at"
+        elif not parts:
+            return f"IO error: {path}: Is a directory"
         desc = filename.parse(name)
         try:
             with self._folder.opened([name]) as opened:
