@@ -20,9 +20,9 @@ from avccfs.format.table import Table
 from avccfs.session import decoded, keys, lines, recognition
 from avccfs.session.decoded import Bounds, Edit, Fault
 from avccfs.session.engines import PROFILES, Engine
+from avccfs.session.folder import Folder, Opened
 from avccfs.session.keys import Form
 from avccfs.session.lines import Item, JsonLines, State, Subject, Writer
-from avccfs.session.recovery.folder import Folder, Opened
 from avccfs.vfs.local import LocalDirectory
 
 _WRITERS: dict[str, type[dumping.Text] | type[JsonLines] | type[dumping.Csv]] = {
@@ -237,6 +237,7 @@ class _Dump:
         if not os.path.isdir(path):
             raise UsageError(f"{keys.safe_name(path)} is no directory, which --live is for")
         # Late, because of its weight.
+        # Late: the engines' recovery comes with it, which no file needs.
         from avccfs.session import live
 
         wishes, profile = self._wishes, PROFILES[engine]

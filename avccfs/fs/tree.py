@@ -30,9 +30,9 @@ from avccfs.session import checkreport, explain, glance, lines, live, overview, 
 from avccfs.session.check import check
 from avccfs.session.decoded import Edit, read_manifest
 from avccfs.session.engines import PROFILES, Engine
+from avccfs.session.folder import Folder, Opened
 from avccfs.session.keys import Form
 from avccfs.session.recovery import predict
-from avccfs.session.recovery.folder import Folder, Opened
 from avccfs.session.state import EMPTY, StateBuilder
 from avccfs.storage.explain import explain_meta
 from avccfs.vfs.base import Directory

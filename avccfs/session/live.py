@@ -13,9 +13,9 @@ from typing import Final
 from avccfs.format.batch import Entry
 from avccfs.format.ikey import Dialect, KeyKind
 from avccfs.session.engines import BadBlock, Profile
+from avccfs.session.folder import Folder
 from avccfs.session.recovery import Call, goleveldb, leveldb
 from avccfs.session.recovery.findings import Findings
-from avccfs.session.recovery.folder import Folder
 from avccfs.session.recovery.keyspace import ReadError, Source, Status, UndefinedError, merge
 from avccfs.vfs.base import Directory
 

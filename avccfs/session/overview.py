@@ -23,8 +23,8 @@ from avccfs.format.table import Table
 from avccfs.session import decoded, recognition
 from avccfs.session.decoded import Edit, Fault
 from avccfs.session.engines import PROFILES, Engine
+from avccfs.session.folder import Folder
 from avccfs.session.recognition import Shown
-from avccfs.session.recovery.folder import Folder
 from avccfs.session.state import EMPTY, SessionState, StateBuilder
 from avccfs.storage.explain import MetaReport, Verdict, explain_meta
 from avccfs.vfs.base import Directory

@@ -18,7 +18,7 @@ from avccfs.format.filename import Kind, parse
 from avccfs.format.ikey import Dialect
 from avccfs.format.table import FOOTER_SIZE, MAGIC, Table
 from avccfs.session import keys
-from avccfs.session.recovery.folder import Folder, Opened
+from avccfs.session.folder import Folder, Opened
 
 ReadAt = Callable[[int, int], bytes]
 

@@ -22,9 +22,9 @@ from avccfs.format.table import Table
 from avccfs.session import decoded, recognition
 from avccfs.session.decoded import Bounds, Fault
 from avccfs.session.engines import PROFILES, Engine, MetaRule, Profile, meta_target
+from avccfs.session.folder import Folder, Opened
 from avccfs.session.recognition import Shown
 from avccfs.session.recovery import batches, edits
-from avccfs.session.recovery.folder import Folder, Opened
 from avccfs.session.recovery.keyspace import UndefinedError
 from avccfs.session.state import SessionState
 from avccfs.storage.explain import explain_meta

@@ -18,9 +18,9 @@ from avccfs.format.manifest import AddedTable, CompactionPointer, DeletedTable, 
 from avccfs.format.table import Table
 from avccfs.session import decoded, keys, lines, recognition
 from avccfs.session.decoded import Block, Bounds, Changes, Edit, Fault
+from avccfs.session.folder import Folder
 from avccfs.session.keys import Form
 from avccfs.session.lines import State, Subject
-from avccfs.session.recovery.folder import Folder
 from avccfs.vfs.local import LocalDirectory
 from tests.format.tables import Layout, pairs
 from tests.session.dump import FIXTURES, expectations, fixtures

@@ -13,7 +13,7 @@ from avccfs.format.ikey import InternalKey, KeyKind
 from avccfs.format.table import Table
 from avccfs.session import whereabouts
 from avccfs.session.engines import Engine
-from avccfs.session.recovery.folder import Folder
+from avccfs.session.folder import Folder
 from avccfs.session.whereabouts import PREVIEW, Role, Whereabouts
 from avccfs.vfs.base import File, Open
 from avccfs.vfs.local import LocalDirectory

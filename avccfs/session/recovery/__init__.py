@@ -14,9 +14,9 @@ from __future__ import annotations
 from avccfs.errors import UsageError
 from avccfs.format.ikey import Dialect
 from avccfs.session.engines import Profile
+from avccfs.session.folder import Folder
 from avccfs.session.recovery import goleveldb, leveldb, loss, rebuild
 from avccfs.session.recovery.findings import Findings
-from avccfs.session.recovery.folder import Folder
 from avccfs.session.recovery.prediction import Call, Fate, Prediction
 from avccfs.vfs.base import Directory
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from avccfs.format.ikey import Dialect
 from avccfs.session.engines import Profile
+from avccfs.session.folder import Folder
 from avccfs.session.recovery.aftermath import Aftermath
 from avccfs.session.recovery.edits import ManifestReading
-from avccfs.session.recovery.folder import Folder
 from avccfs.session.recovery.keyspace import Source, Status, UndefinedError, merge, read_all
 from avccfs.session.recovery.prediction import (
     Call,

@@ -12,10 +12,10 @@ from contextlib import closing
 
 from avccfs.format.filename import FileDesc, Kind, name_of
 from avccfs.session.engines import Named, meta_target, names_of, understand_all
+from avccfs.session.folder import Folder
 from avccfs.session.recovery import edits
 from avccfs.session.recovery.batches import PanicError
 from avccfs.session.recovery.findings import Findings
-from avccfs.session.recovery.folder import Folder
 from avccfs.session.recovery.keyspace import Status, UndefinedError
 from avccfs.session.recovery.levels import by_level, source_of
 from avccfs.session.recovery.prediction import IgnoredJournal, MetaFile

@@ -16,10 +16,10 @@ from avccfs.format import filename
 from avccfs.format.filename import CURRENT, FileDesc, Kind, name_of
 from avccfs.format.ikey import MAX_SEQUENCE
 from avccfs.session.engines import LEVELDB, understand_all
+from avccfs.session.folder import Folder
 from avccfs.session.recovery import edits
 from avccfs.session.recovery.aftermath import Aftermath
 from avccfs.session.recovery.findings import Findings
-from avccfs.session.recovery.folder import Folder
 from avccfs.session.recovery.keyspace import Order, Source, Status
 from avccfs.session.recovery.levels import by_level, smallest, source_of
 from avccfs.session.recovery.prediction import IgnoredJournal, MetaFile

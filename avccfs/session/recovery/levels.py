@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from avccfs.format.filename import FileDesc, Kind, name_of
 from avccfs.format.manifest import AddedTable
 from avccfs.session.engines import Profile, names_of
+from avccfs.session.folder import Folder
 from avccfs.session.recovery.findings import Findings
-from avccfs.session.recovery.folder import Folder
 from avccfs.session.recovery.keyspace import (
     Order,
     ReadError,
@@ -101,7 +101,7 @@ def _entries(
     desc = FileDesc(table.number, Kind.TABLE)
     try:
         with folder.opened(names_of(desc)) as opened:
-            file = opened.as_table()
+            file = opened
             if profile.checks_blocks:
                 damage = Damage() if rewritten else None
                 yield from goleveldb_entries(file, table.size, label, status, damage)

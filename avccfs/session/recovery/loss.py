@@ -16,8 +16,8 @@ from avccfs.format import batch, filename, journal
 from avccfs.format.filename import FileDesc, Kind, name_of
 from avccfs.format.ikey import Dialect, KeyKind
 from avccfs.format.table import Fault, Table
+from avccfs.session.folder import Folder, Opened
 from avccfs.session.recovery.findings import Findings
-from avccfs.session.recovery.folder import Folder, Opened
 from avccfs.session.recovery.prediction import Loss
 from avccfs.session.recovery.runs import Runs
 

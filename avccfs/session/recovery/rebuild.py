@@ -15,12 +15,12 @@ from dataclasses import replace
 from avccfs.format.filename import FileDesc, Kind, name_of
 from avccfs.format.manifest import BYTEWISE_COMPARER, AddedTable
 from avccfs.session.engines import names_of, understand_all
+from avccfs.session.folder import Folder, Opened
 from avccfs.session.recovery.findings import Findings
-from avccfs.session.recovery.folder import Folder
 from avccfs.session.recovery.goleveldb import meta_files, replay_and_read
 from avccfs.session.recovery.keyspace import ReadError, Status
 from avccfs.session.recovery.prediction import Fate, TableRebuild
-from avccfs.session.recovery.tablescan import Damage, TableFile, goleveldb_entries, is_good_key
+from avccfs.session.recovery.tablescan import Damage, goleveldb_entries, is_good_key
 from avccfs.session.state import EMPTY, SessionState
 from avccfs.storage.explain import explain_meta
 
@@ -85,7 +85,7 @@ class _Rebuild:
         label = self._folder.label
         try:
             with self._folder.opened(names_of(desc)) as opened:
-                return self._recover(desc, opened.name, opened.as_table())
+                return self._recover(desc, opened.name, opened)
         except OSError as failure:
             problem = (failure.strerror or str(failure)).lower()
             # It tells of the last name that it tried.
@@ -94,7 +94,7 @@ class _Rebuild:
         except ReadError as failure:
             return str(failure)
 
-    def _recover(self, desc: FileDesc, name: str, file: TableFile) -> str | None:
+    def _recover(self, desc: FileDesc, name: str, file: Opened) -> str | None:
         damage = Damage()
         good = bad = 0
         highest = 0

@@ -23,6 +23,7 @@ from avccfs.format.block import TRAILER_SIZE, BlockError
 from avccfs.format.coding import MAX_UINT32, MAX_UINT64, masked_crc32c, read_varint
 from avccfs.format.ikey import KeyKind
 from avccfs.format.table import FOOTER_SIZE, MAGIC
+from avccfs.session.folder import Opened
 from avccfs.session.recovery.keyspace import ReadError, Status, UndefinedError
 
 ReadAt = Callable[[int, int], bytes]
@@ -36,15 +37,6 @@ _FIXED32: Final = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
-class TableFile:
-    """An open table: how to read it, and its size as the file system has it."""
-
-    name: str
-    read_at: ReadAt
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Handle:
     offset: int
     length: int
@@ -52,7 +44,7 @@ class _Handle:
     """Behind its bytes, in the buffer that it was read from."""
 
 
-def leveldb_entries(file: TableFile, size: int, label: str, status: Status) -> Iterator[Raw]:
+def leveldb_entries(file: Opened, size: int, label: str, status: Status) -> Iterator[Raw]:
     """What LevelDB reads in a table that the manifest gives `size` bytes; errors go to `status`.
 
     `label` is the path of the directory, for errors. Raises `UndefinedError`.
@@ -86,7 +78,7 @@ def leveldb_entries(file: TableFile, size: int, label: str, status: Status) -> I
             yield from _leveldb_block_entries(data, status)
 
 
-def _leveldb_block(file: TableFile, handle: _Handle, outside: str, status: Status) -> bytes | None:
+def _leveldb_block(file: Opened, handle: _Handle, outside: str, status: Status) -> bytes | None:
     if handle.length > LIMIT:
         raise UndefinedError(f"{file.name}: it asks for {handle.length} bytes of memory")
     if (handle.offset + handle.length + TRAILER_SIZE) & MAX_UINT64 > file.size:
@@ -175,7 +167,7 @@ class Damage:
 
 
 def goleveldb_entries(
-    file: TableFile, size: int, label: str, status: Status, lenient: Damage | None = None
+    file: Opened, size: int, label: str, status: Status, lenient: Damage | None = None
 ) -> Iterator[Raw]:
     """What goleveldb, or avccDB, reads in a table that the manifest gives `size` bytes.
 
@@ -210,7 +202,7 @@ class _CorruptedError(ReadError):
 
 
 class _GoTable:
-    def __init__(self, file: TableFile, size: int, label: str, status: Status) -> None:
+    def __init__(self, file: Opened, size: int, label: str, status: Status) -> None:
         self._status = status
         self._file = file
         self._size = size

@@ -17,7 +17,6 @@ from avccfs.format.batch import Evidence
 from avccfs.format.filename import Kind
 from avccfs.format.ikey import Dialect
 from avccfs.format.table import Table
-from avccfs.session.recovery.tablescan import TableFile
 from avccfs.vfs.base import Directory, File
 
 _RECORDS_LOOKED_AT: Final = 1000
@@ -34,10 +33,6 @@ class Opened:
     def read_at(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes; none at all from where no file can reach."""
         return b"" if offset >= 1 << 63 else self.file.read_at(size, offset)
-
-    def as_table(self) -> TableFile:
-        """As the readers of tables want it."""
-        return TableFile(self.name, self.read_at, self.size)
 
 
 class Folder:
