@@ -71,8 +71,9 @@ def test_the_readme_names_every_command_and_every_option() -> None:
         sub = command.get_command(context, name)
         assert sub is not None
         for parameter in sub.params:
-            for option in parameter.opts if isinstance(parameter, click.Option) else ():
-                assert re.search(rf"[` |\[]{option}\b", README), f"{name} {option}"
+            names = parameter.opts if isinstance(parameter, click.Option) else []
+            told = [one for one in names if re.search(rf"[` |/\[]{one}\b", README)]
+            assert told or not names, f"{name} {parameter.name}"
 
 
 def test_the_readme_names_every_room_and_module_that_it_speaks_of() -> None:
