@@ -81,7 +81,7 @@ def command(directory: str, dialect: str | None, form: str, jobs: int | None) ->
     if form == "json":
         import json
 
-        click.echo(json.dumps(checkreport.as_json(report), ensure_ascii=False, indent=1))
+        click.echo(json.dumps(checkreport.as_json(report), indent=1))
     else:
         verdict, *lines = checkreport.as_lines(report)
         click.secho(verdict, fg="green" if report.sound else "red", bold=True)

@@ -40,13 +40,15 @@ class ForkRunner(Runner):
         context = multiprocessing.get_context("fork")
         counter = context.Value("l", 0)
         try:
-            for _ in range(min(self._jobs, len(pieces))):
-                answer, send = context.Pipe(duplex=False)
-                worker = context.Process(target=_serve, args=(work, pieces, counter, send))
-                worker.start()
-                send.close()
-                workers.append(worker)
-                answers.append(answer)
+            with _ctrl_c_waiting():
+                for _ in range(min(self._jobs, len(pieces))):
+                    answer, send = context.Pipe(duplex=False)
+                    arguments = (work, pieces, counter, send)
+                    worker = context.Process(target=_serve, args=arguments, daemon=True)
+                    worker.start()
+                    send.close()
+                    workers.append(worker)
+                    answers.append(answer)
             done: dict[int, _R] = {}
             for index, piece in enumerate(pieces):
                 while index not in done and answers:
@@ -58,6 +60,19 @@ class ForkRunner(Runner):
                 worker.join()
             for answer in answers:
                 answer.close()
+
+
+@contextlib.contextmanager
+def _ctrl_c_waiting() -> Iterator[None]:
+    """Ctrl-C takes effect behind the block: no process is forgotten that has just been started.
+
+    Processes that are started within it never see Ctrl-C at all. It is for this one to end them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _receive(answers: list[Connection], done: dict[int, _R]) -> None:
@@ -79,7 +94,6 @@ def _serve(
     send: Connection,
 ) -> None:
     """A process's life. Nothing is said here about failures: the parent does such a piece again."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(Exception):
         while True:
             with counter.get_lock():

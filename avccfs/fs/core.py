@@ -89,8 +89,11 @@ class Core:
             found = self.directory.stat(join(folder.path, name))
             return self._entry_of(folder, name, found)
 
-    def is_slow(self, parent: int) -> bool:
-        """Whether a lookup in this folder may take long, so that a busy caller uses a thread."""
+    def is_slow(self, number: int, name: str | None = None) -> bool:
+        """Whether to look this name up, or to list or read what this is, may take long.
+
+        A caller with other work then uses a thread.
+        """
         return False
 
     def forget(self, counts: Iterable[tuple[int, int]]) -> None:

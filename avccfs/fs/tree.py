@@ -16,13 +16,16 @@ still holds is fetched first, so that a view shows what a reader of the mount wo
 from __future__ import annotations
 
 import json
+import stat as stat_module
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from avccfs.format.batch import Entry
 from avccfs.format.filename import FileDesc, Kind, kind_of, name_of, other_name_of, parse
+from avccfs.format.manifest import SessionRecord
 from avccfs.format.table import Table
 from avccfs.fs.rendered import Write
 from avccfs.fs.views import ViewFile, ViewFolder, ViewLink, ViewNode
@@ -32,13 +35,16 @@ from avccfs.session.decoded import Edit, read_manifest
 from avccfs.session.engines import PROFILES, Engine
 from avccfs.session.folder import Folder, Opened
 from avccfs.session.keys import Form
+from avccfs.session.recognition import Shown
 from avccfs.session.recovery import predict
-from avccfs.session.state import EMPTY, StateBuilder
+from avccfs.session.state import EMPTY
 from avccfs.storage.explain import explain_meta
 from avccfs.vfs.base import Directory
 
-_DECODED = {"manifest": Kind.MANIFEST, "journal": Kind.JOURNAL, "table": Kind.TABLE}
-_READ_BY_ENGINES = Kind.META | Kind.MANIFEST | Kind.JOURNAL | Kind.TABLE
+_DECODED: Final = {"manifest": Kind.MANIFEST, "journal": Kind.JOURNAL, "table": Kind.TABLE}
+_SUFFIX: Final = ".jsonl"
+_FIRST_WORDS: Final = 256
+_FOLDERS_KEPT: Final = 16
 
 
 class Mounted(Protocol):
@@ -58,24 +64,63 @@ class Mounted(Protocol):
         """The lines of `log`."""
 
 
+class History:
+    """Which tables were live after each record of a manifest.
+
+    Read once, and kept without the keys: walking through `edits` asks for one after the other.
+    """
+
+    def __init__(self, edits: Iterable[Edit]) -> None:
+        self._records: list[SessionRecord] = []
+        self._tables: dict[int, frozenset[int]] = {}
+        for item in edits:
+            # What no engine reads, or not to its end, has no number and counts for nothing.
+            if item.number is not None:
+                added = (
+                    replace(one, smallest=b"", largest=b"") for one in item.record.added_tables
+                )
+                self._records.append(
+                    SessionRecord(
+                        deleted_tables=item.record.deleted_tables, added_tables=tuple(added)
+                    )
+                )
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def tables_after(self, edit: int) -> frozenset[int]:
+        """The numbers of the tables that are live after so many edits."""
+        found = self._tables.get(edit)
+        if found is None:
+            state = EMPTY.apply_all(self._records[:edit])
+            found = frozenset(table.number for table in state.tables())
+            if len(self._tables) == _FOLDERS_KEPT:
+                self._tables = {}
+            self._tables[edit] = found
+        return found
+
+
 class Tree:
-    """The views of one mount."""
+    """The views of one mount. Asked by several threads at once."""
 
     def __init__(self, mounted: Mounted) -> None:
         self._mounted = mounted
         self._directory = mounted.directory
-        self._edits: tuple[Hashable, int] | None = None
+        self._history: tuple[Hashable, History] | None = None
+        self._shown: tuple[Hashable, Shown] | None = None
         fixed: dict[str, ViewNode] = {
             "status.json": ViewFile(self._status),
             "session.json": ViewFile(self._session, self._state_of_all),
             "explain": self._per_engine("txt", self._explain),
             "check.txt": ViewFile(self._check, self._state_of_all),
-            "edits": ViewFolder(self._list_edits),
+            "edits": ViewFolder(self._list_edits, self._find_edit),
             "live": self._per_engine("jsonl", self._live),
             "log": ViewFile(self._log),
         }
         for folder, kind in _DECODED.items():
-            fixed[folder] = ViewFolder(partial(self._list_files, kind))
+            fixed[folder] = ViewFolder(
+                partial(self._list_files, kind), partial(self._find_file, kind)
+            )
         self.root = ViewFolder(lambda: fixed)
 
     # -- folders
@@ -89,53 +134,81 @@ class Tree:
 
     def _list_files(self, kind: Kind) -> dict[str, ViewNode]:
         return {
-            f"{name}.jsonl": ViewFile(partial(self._decode, name), partial(self._state_of, name))
-            for name in self._directory.names()
-            if kind_of(name) is kind
+            name + _SUFFIX: self._file(name)
+            for name, found in self._directory.scan()
+            if kind_of(name) is kind and stat_module.S_ISREG(found.mode)
         }
+
+    def _find_file(self, kind: Kind, view: str) -> ViewNode | None:
+        name = view.removesuffix(_SUFFIX)
+        if name == view or kind_of(name) is not kind:
+            return None
+        with suppress(FileNotFoundError):
+            if stat_module.S_ISREG(self._directory.stat(name).mode):
+                return self._file(name)
+        return None
+
+    def _file(self, name: str) -> ViewFile:
+        return ViewFile(partial(self._decode, name), partial(self._state_of_decoded, name))
 
     def _list_edits(self) -> dict[str, ViewNode]:
-        desc = self._live_manifest()
-        if desc is None:
-            return {}
-        count = self._count_edits(desc)
+        history = self._live_history()
+        return {str(edit): self._edit(history, edit) for edit in range(1, len(history) + 1)}
+
+    def _find_edit(self, view: str) -> ViewNode | None:
+        if not (view.isascii() and view.isdecimal()) or view.startswith("0"):
+            return None
+        history = self._live_history()
+        # The first test keeps `int` from numbers that take it long.
+        if len(view) > len(str(len(history))) or int(view) > len(history):
+            return None
+        return self._edit(history, int(view))
+
+    def _edit(self, history: History, edit: int) -> ViewFolder:
+        return ViewFolder(
+            partial(self._list_tables, history, edit), partial(self._find_table, history, edit)
+        )
+
+    def _list_tables(self, history: History, edit: int) -> dict[str, ViewNode]:
+        present = set(self._directory.names())
         return {
-            str(number): ViewFolder(partial(self._list_tables, desc, number))
-            for number in range(1, count + 1)
+            name: ViewLink(f"../../../{name}")
+            for number in sorted(history.tables_after(edit))
+            if (name := _table_name(number, present.__contains__)) is not None
         }
 
-    def _list_tables(self, desc: FileDesc, edit: int) -> dict[str, ViewNode]:
-        builder = StateBuilder(EMPTY)
-        for item in self._records(desc):
-            builder.apply(item.record)
-            if item.number == edit:
-                break
-        found: dict[str, ViewNode] = {}
-        present = set(self._directory.names())
-        for table in builder.state().tables():
-            named = FileDesc(table.number, Kind.TABLE)
-            other = other_name_of(named)
-            # A table that is gone meanwhile is a link into nothing, and says so by that.
-            name = other if other in present else name_of(named)
-            found[name] = ViewLink(f"../../../{name}")
-        return found
+    def _find_table(self, history: History, edit: int, view: str) -> ViewNode | None:
+        desc = parse(view)
+        if desc is None or desc.number not in history.tables_after(edit):
+            return None
+        name = _table_name(desc.number, self._is_there)
+        return ViewLink(f"../../../{name}") if name == view else None
 
-    def _live_manifest(self) -> FileDesc | None:
+    def _is_there(self, name: str) -> bool:
+        try:
+            self._directory.stat(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _live_history(self) -> History:
         report = explain_meta(self._directory)
         desc = report.winner.target if report.winner is not None else None
-        return desc if desc is not None and desc.kind is Kind.MANIFEST else None
-
-    def _records(self, desc: FileDesc) -> Iterator[Edit]:
-        with suppress(FileNotFoundError), closing(self._directory.open(name_of(desc))) as file:
-            for item in read_manifest(file.read_at):
-                if isinstance(item, Edit):
-                    yield item
-
-    def _count_edits(self, desc: FileDesc) -> int:
+        if desc is None or desc.kind is not Kind.MANIFEST:
+            return History(())
         state = self._state_of(name_of(desc))
-        if self._edits is None or self._edits[0] != state:
-            self._edits = (state, sum(1 for _ in self._records(desc)))
-        return self._edits[1]
+        kept = self._history
+        if kept is None or kept[0] != state:
+            kept = self._history = (state, History(self._edits_in(desc)))
+        return kept[1]
+
+    def _edits_in(self, desc: FileDesc) -> Iterator[Edit]:
+        name = name_of(desc)
+        with suppress(FileNotFoundError):
+            if stat_module.S_ISREG(self._directory.stat(name).mode):
+                with closing(self._directory.open(name)) as file:
+                    items = read_manifest(file.read_at)
+                    yield from (item for item in items if isinstance(item, Edit))
 
     # -- what a rendering depends on
 
@@ -147,14 +220,17 @@ class Tree:
             return (name, None)
         return (name, found.inode, found.size, found.mtime_ns)
 
+    def _state_of_decoded(self, name: str) -> Hashable:
+        return self._state_of(name), self._shown_by(name)
+
     def _state_of_all(self) -> Hashable:
         self._mounted.fetch()
         return tuple(
-            sorted(
-                (name, found.inode, found.size, found.mtime_ns)
-                for name, found in self._directory.scan()
-                if kind_of(name) & _READ_BY_ENGINES
-            )
+            # LOG changes all the time, and nothing but its first words is ever looked at.
+            (name, found.inode, min(found.size, _FIRST_WORDS))
+            if kind_of(name) is Kind.LOG
+            else (name, found.inode, found.size, found.mtime_ns)
+            for name, found in sorted(self._directory.scan())
         )
 
     # -- files
@@ -163,7 +239,6 @@ class Tree:
         write(_json(self._mounted.status()))
 
     def _session(self, write: Write) -> None:
-        self._mounted.fetch()
         write(_json(glance.as_json(overview.look(self._directory))))
 
     def _explain(self, engine: Engine, write: Write) -> None:
@@ -198,26 +273,57 @@ class Tree:
             write(f"{line}\n".encode("utf-8", "backslashreplace"))
 
     def _decode(self, name: str, write: Write) -> None:
-        folder = Folder(self._directory)
-        with folder.opened([name]) as opened:
-            for piece in self._pieces(folder, opened, name):
+        shown = self._shown_by(name)
+        with Folder(self._directory).opened([name]) as opened:
+            for piece in _pieces(opened, shown):
                 write(piece)
 
-    def _pieces(self, folder: Folder, opened: Opened, name: str) -> Iterator[bytes]:
-        desc = parse(name)
-        assert desc is not None
-        table = Table(opened.read_at, opened.size) if desc.kind is Kind.TABLE else None
-        shown = recognition.of_table(table) if table is not None else None
-        if shown is None and desc.kind is Kind.JOURNAL:
-            shown = recognition.of_journal(opened.read_at)
-        shown = shown or recognition.of_folder(folder)
-        kind = next(text for text, one in _DECODED.items() if one is desc.kind)
-        subject = lines.Subject(name, kind, opened.size, shown.dialect, shown.evidence)
-        if table is not None:
-            return lines.table_lines(table, subject, form=Form.ESCAPE)
-        if desc.kind is Kind.JOURNAL:
-            return lines.journal_lines(opened.read_at, subject, form=Form.ESCAPE)
-        return lines.manifest_lines(opened.read_at, subject, form=Form.ESCAPE)
+    # -- the form of the keys
+
+    def _shown_by(self, name: str) -> Shown:
+        """Which form the keys of a file have: a table may say so, all others are told by tables."""
+        if kind_of(name) is Kind.TABLE:
+            with Folder(self._directory).opened([name]) as opened:
+                shown = recognition.of_table(Table(opened.read_at, opened.size))
+            if shown is not None:
+                return shown
+        return self._shown_by_folder()
+
+    def _shown_by_folder(self) -> Shown:
+        looked_at = frozenset(
+            (name, found.inode, found.size, found.mtime_ns)
+            for name, found in self._directory.scan()
+            if kind_of(name) in Kind.TABLE | Kind.JOURNAL
+        )
+        kept = self._shown
+        if kept is None or kept[0] != looked_at:
+            kept = self._shown = (looked_at, recognition.of_folder(Folder(self._directory)))
+        return kept[1]
+
+
+def _pieces(opened: Opened, shown: Shown) -> Iterator[bytes]:
+    kind = kind_of(opened.name)
+    called = next(text for text, one in _DECODED.items() if one is kind)
+    subject = lines.Subject(opened.name, called, opened.size, shown.dialect, shown.evidence)
+    match kind:
+        case Kind.TABLE:
+            return lines.table_lines(Table(opened.read_at, opened.size), subject)
+        case Kind.JOURNAL:
+            return lines.journal_lines(opened.read_at, subject)
+        case _:
+            return lines.manifest_lines(opened.read_at, subject)
+
+
+def _table_name(number: int, is_there: Callable[[str], bool]) -> str | None:
+    """What a table is called; None for a number that no file can have.
+
+    A table that is gone meanwhile is a link into nothing, and says so by that.
+    """
+    desc = FileDesc(number, Kind.TABLE)
+    if not desc.valid:
+        return None
+    usual, other = name_of(desc), other_name_of(desc)
+    return other if other is not None and is_there(other) and not is_there(usual) else usual
 
 
 def _line(value: object) -> bytes:

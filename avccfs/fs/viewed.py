@@ -6,12 +6,11 @@ really called like the hidden folder wins over it, and nothing in it can be chan
 
 from __future__ import annotations
 
-import errno
 import os
 import stat as stat_module
+import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import cached_property
 from importlib.metadata import version
 
 from avccfs.errors import ReadOnlyError
@@ -67,6 +66,16 @@ class ViewHandle:
         self._views.release(self._number)
 
 
+class ViewFolderHandle(FolderHandle):
+    """An open folder of views: names, types and sizes as they were when reading began."""
+
+    __slots__ = ("found",)
+
+    def __init__(self, inode: Inode) -> None:
+        super().__init__(inode)
+        self.found: dict[str, tuple[int, int]] = {}
+
+
 class ViewedCore(Core):
     """`Core` and `Views`, as one file system."""
 
@@ -75,10 +84,19 @@ class ViewedCore(Core):
         super().__init__(storage, source=source)
         self._since = datetime.now(UTC)
         self._name = name
+        self._views: Views | None = None
+        self._views_lock = threading.Lock()
 
-    @cached_property
+    @property
     def views(self) -> Views:
-        """What lies in the hidden folder."""
+        """What lies in the hidden folder; made when it is first asked for, which takes a moment."""
+        with self._views_lock:
+            if self._views is None:
+                self._views = self.make_views()
+            return self._views
+
+    def make_views(self) -> Views:
+        """The tree of all there is to see."""
         # Late: all the decoders come with it, and most mounts are never looked at this way.
         from avccfs.fs.tree import Tree
 
@@ -101,9 +119,9 @@ class ViewedCore(Core):
         """What the mount refused and why, and what it changed."""
         return self.notes.kept()
 
-    def is_slow(self, parent: int) -> bool:
-        """A view is rendered when it is looked up."""
-        return owns(parent)
+    def is_slow(self, number: int, name: str | None = None) -> bool:
+        """A view is rendered when it is looked up, and a folder of views made when it is listed."""
+        return owns(number) or (self._views is None and self._is_hidden(number, name))
 
     def lookup(self, parent: int, name: str) -> Entry:
         """As `Core.lookup`; the name of the hidden folder is found if nothing real has it."""
@@ -112,7 +130,7 @@ class ViewedCore(Core):
         try:
             return super().lookup(parent, name)
         except FileNotFoundError:
-            if parent != ROOT or name != self._name:
+            if not self._is_hidden(parent, name):
                 raise
             return _entry(*self.views.lookup_root())
 
@@ -144,11 +162,30 @@ class ViewedCore(Core):
         """As `Core.readlink`."""
         return self.views.readlink(number) if owns(number) else super().readlink(number)
 
+    def number_of(self, parent: int, name: str) -> int | None:
+        """As `Core.number_of`; nothing of a view waits in a cache."""
+        return None if owns(parent) else super().number_of(parent, name)
+
+    def mknod(self, parent: int, name: str, mode: int, owner: tuple[int, int] | None) -> Entry:
+        """As `Core.mknod`."""
+        self._new_path(parent, name)
+        return super().mknod(parent, name, mode, owner)
+
     def link(self, number: int, parent: int, name: str) -> Entry:
         """As `Core.link`; a view has one name."""
         if owns(number):
-            raise OSError(errno.EXDEV, "a view cannot be linked; copy it", name)
+            raise _refusal()
         return super().link(number, parent, name)
+
+    def unlink(self, parent: int, name: str) -> None:
+        """As `Core.unlink`; the hidden folder stays."""
+        self._check_real(parent, name)
+        super().unlink(parent, name)
+
+    def rmdir(self, parent: int, name: str) -> None:
+        """As `Core.rmdir`; the hidden folder stays."""
+        self._check_real(parent, name)
+        super().rmdir(parent, name)
 
     def rename(
         self,
@@ -158,8 +195,14 @@ class ViewedCore(Core):
         new_name: str,
         how: Rename = Rename.REPLACE,
     ) -> None:
-        """As `Core.rename`; views stay where they are."""
+        """As `Core.rename`; views stay where they are.
+
+        A folder may be given the name of the hidden folder, and has it from then on.
+        """
         self._new_path(new_parent, new_name)
+        self._check_real(parent, name)
+        if how is Rename.EXCHANGE:
+            self._check_real(new_parent, new_name)
         super().rename(parent, name, new_parent, new_name, how)
 
     def open(self, number: int, flags: int) -> Opened:
@@ -175,7 +218,7 @@ class ViewedCore(Core):
         """As `Core.open_folder`."""
         if not owns(number):
             return super().open_folder(number)
-        return self.handles.add_folder(FolderHandle(Inode(number, 0, is_folder=True)))
+        return self.handles.add_folder(ViewFolderHandle(Inode(number, 0, is_folder=True)))
 
     def sync_folder(self, handle: int) -> None:
         """As `Core.sync_folder`; nothing of a view is on a disk."""
@@ -185,30 +228,38 @@ class ViewedCore(Core):
     def list_folder(self, handle: int, start: int) -> Iterable[tuple[str, Stat, int]]:
         """As `Core.list_folder`."""
         folder = self.handles.folder(handle)
-        number = folder.inode.number
-        if not owns(number):
+        if not isinstance(folder, ViewFolderHandle):
             yield from super().list_folder(handle, start)
             return
-        kinds = dict(self.views.names(number))
         if folder.names is None or start == 0:
-            folder.names = sorted(kinds)
+            folder.found = self.views.names(folder.inode.number)
+            folder.names = list(folder.found)
         for position in range(start, len(folder.names)):
             name = folder.names[position]
-            if name in kinds:
-                yield name, Stat(mode=kinds[name], size=0, inode=FIRST), position + 1
+            kind, size = folder.found[name]
+            yield name, Stat(mode=kind, size=size, inode=FIRST), position + 1
 
     def list_entry(self, handle: int, name: str, found: Stat) -> Entry:
         """As `Core.list_entry`."""
         number = self.handles.folder(handle).inode.number
         if not owns(number):
             return super().list_entry(handle, name, found)
-        return _entry(*self.views.provisional(number, name, stat_module.S_IFMT(found.mode)))
+        kind = stat_module.S_IFMT(found.mode)
+        return _entry(*self.views.provisional(number, name, kind, found.size))
 
     def close(self) -> None:
         """As `Core.close`."""
         super().close()
-        if "views" in self.__dict__:
-            self.views.close()
+        with self._views_lock:
+            if self._views is not None:
+                self._views.close()
+
+    def _is_hidden(self, parent: int, name: str | None) -> bool:
+        return parent == ROOT and name == self._name
+
+    def _check_real(self, parent: int, name: str) -> None:
+        if self._is_hidden(parent, name) and not self._exists(name):
+            raise _refusal()
 
     def _new_path(self, parent: int, name: str) -> str:
         # Every change of a name goes through here.

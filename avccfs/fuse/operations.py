@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import stat as stat_module
 from collections.abc import Callable, Coroutine, Sequence
@@ -36,6 +37,12 @@ from avccfs.vfs.base import Attributes, Rename
 
 CACHE_SECONDS = 86400.0
 """How long the kernel may trust an answer that only this side could make untrue."""
+
+SLOW_AT_ONCE = 32
+"""How many slow questions are worked on at the same time; more of them wait."""
+
+LISTED_AT_ONCE = 1000
+"""Entries of a slow folder for one answer: more than a kernel takes at once."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -81,6 +88,7 @@ class Operations(pyfuse3.Operations):
         self._cache = cache
         self._timeout = CACHE_SECONDS if cache else 0.0
         self._own = (os.geteuid(), os.getegid())
+        self._slow = trio.CapacityLimiter(SLOW_AT_ONCE)
         # The hot path asks the table of handles itself.
         self._file = core.handles.file
         if write_back:
@@ -93,8 +101,8 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
         core, text = self._core, os.fsdecode(name)
-        if core.is_slow(parent_inode):
-            return self._attributes(await trio.to_thread.run_sync(core.lookup, parent_inode, text))
+        if core.is_slow(parent_inode, text):
+            return self._attributes(await self._apart(core.lookup, parent_inode, text))
         return self._attributes(core.lookup(parent_inode, text))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
@@ -128,6 +136,8 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> bytes:
+        if self._core.is_slow(inode):
+            return os.fsencode(await self._apart(self._core.readlink, inode))
         return os.fsencode(self._core.readlink(inode))
 
     @_handler
@@ -258,7 +268,11 @@ class Operations(pyfuse3.Operations):
     @_handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         core = self._core
-        for name, found, position in core.list_folder(fh, start_id):
+        entries = core.list_folder(fh, start_id)
+        if core.is_slow(core.handles.folder(fh).inode.number):
+            some = itertools.islice(entries, LISTED_AT_ONCE)
+            entries = await self._apart(lambda: list(some))
+        for name, found, position in entries:
             entry = core.list_entry(fh, name, found)
             attributes = self._attributes(entry)
             if not pyfuse3.readdir_reply(token, os.fsencode(name), attributes, position):
@@ -283,6 +297,15 @@ class Operations(pyfuse3.Operations):
         return answer
 
     # -- helpers
+
+    async def _apart(self, ask: Callable[..., R], *args: object) -> R:
+        """Ask the core something that may take long, in a thread.
+
+        These threads have a limit of their own: none of them may keep a writer from its fsync. And
+        whoever ends the mount does not wait for them; they may wait for us to take what the kernel
+        holds, which we then do not any more.
+        """
+        return await trio.to_thread.run_sync(ask, *args, limiter=self._slow, abandon_on_cancel=True)
 
     def _owner(self, ctx: RequestContext) -> tuple[int, int] | None:
         caller = (ctx.uid, ctx.gid)

@@ -123,6 +123,7 @@ ADVICE: Final[dict[Code, tuple[Severity, str]]] = {
         "engines cannot open this table; its blocks can still be read (avccfs dump)",
     ),
     Code.TABLE_GAP: (Severity.DAMAGE, "engines do not see what lies there: avccfs dump shows it"),
+    Code.TABLE_SALVAGEABLE: (Severity.INFO, "avccfs dump finds them by the blocks' checksums"),
     Code.TABLE_EMPTY: (Severity.DAMAGE, "no engine writes this: look at it with avccfs dump"),
     Code.TABLE_RANGE: (
         Severity.DAMAGE,

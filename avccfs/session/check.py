@@ -177,8 +177,8 @@ class _Check:
                 )
             if live is not None and number != live:
                 code = Code.MANIFEST_OBSOLETE if number < live else Code.MANIFEST_NEWER
-                found = f"{live} is the number of the live one"
-                self._findings.tell(code, name, "no other manifest", found)
+                found = f"one beside {self._manifests.get(live, live)}"
+                self._findings.tell(code, name, "only the live manifest", found)
             self._advance(name)
         if live is not None:
             self._live = checks.get(live)

@@ -175,7 +175,10 @@ def as_json(report: Report) -> dict[str, object]:
 
 
 def as_lines(report: Report) -> Iterator[str]:
-    """The report for a person who is in a hurry: the verdict, the findings, what was looked at."""
+    """The report for a person who is in a hurry: the verdict, the findings, what was looked at.
+
+    Names that do not print come as Python would write them.
+    """
     yield _verdict(report)
     omitted = {(each.file, each.code): each.count for each in report.omitted}
     for severity in Severity:
@@ -194,14 +197,15 @@ def as_lines(report: Report) -> Iterator[str]:
             left = alike[kind] - MOST_SHOWN
             if shown[kind] == alike[kind] and left + omitted.get(kind, 0) > 0:
                 more = max(left, 0) + omitted.pop(kind, 0)
-                yield f"  {finding.file} {finding.code.value}: {more} more like these"
+                yield f"  {_printable(finding.file)} {finding.code.value}: {more} more like these"
     counts = report.counts
     yield ""
     yield (
-        f"looked at {counts.tables} tables ({counts.live_tables} live), "
-        f"{counts.journals} journals ({counts.live_journals} live), {counts.manifests} manifests, "
-        f"{counts.other_files} other files: {counts.bytes} bytes, {counts.blocks} blocks, "
-        f"{counts.table_entries} entries in tables, {counts.journal_entries} in journals"
+        f"looked at {counts.bytes} bytes: tables: {counts.tables} ({counts.live_tables} live), "
+        f"journals: {counts.journals} ({counts.live_journals} live), "
+        f"manifests: {counts.manifests}, other files: {counts.other_files}, "
+        f"blocks: {counts.blocks}, entries in tables: {counts.table_entries}, "
+        f"in journals: {counts.journal_entries}"
     )
 
 
@@ -210,16 +214,27 @@ def _verdict(report: Report) -> str:
         against = "there is no manifest to go by"
     else:
         against = f"by {report.manifest}, {report.dialect.value} dialect"
+    if any(finding.code is Code.IN_USE for finding in report.findings):
+        against += ", in use while it was checked"
+    directory = _printable(report.directory)
     if report.sound:
-        return f"{report.directory}: sound ({against})"
+        return f"{directory}: sound ({against})"
     numbers = Counter(finding.severity for finding in report.findings)
     severities = [Severity.DAMAGE, Severity.LOSS_RISK]
     found = ", ".join(f"{numbers[each]} {each.value}" for each in severities if numbers[each])
-    return f"{report.directory}: NOT SOUND: {found} ({against})"
+    return f"{directory}: NOT SOUND: {found} ({against})"
 
 
 def _line(finding: Finding) -> str:
+    place = _printable(finding.file)
+    if finding.offset is not None:
+        place += f":{finding.offset}"
     return (
-        f"{finding.place} {finding.code.value}: expected {finding.expected}, "
+        f"{place} {finding.code.value}: expected {finding.expected}, "
         f"found {finding.found}; {finding.advice}"
     )
+
+
+def _printable(name: str) -> str:
+    """A name as it may go to a terminal: without control characters, and encodable."""
+    return name if name.isprintable() else repr(name)

@@ -113,6 +113,8 @@ class Code(enum.Enum):
     TABLE_FOOTER = "table-footer"
     TABLE_GAP = "table-gap"
     """Bytes of a table that nothing leads to."""
+    TABLE_SALVAGEABLE = "table-salvageable"
+    """What can be found in a table whose index is lost."""
     TABLE_EMPTY = "table-empty"
     TABLE_RANGE = "table-range"
     """Its smallest or largest key is another than the manifest says."""

@@ -1,8 +1,8 @@
 """What is wrong with one table, and what is in it.
 
 `check_table` asks `tableproof` first. Only if that finds no proof the table is read again, block by
-block, and each fault is reported where it is. What the first reading proved is the truth about
-both: if the second one finds nothing, the table is not the one that it was.
+block, and each fault is reported where it is. Both look for the same, so if the second reading finds
+nothing the bytes were not the same both times, and that is reported.
 """
 
 from __future__ import annotations
@@ -64,8 +64,6 @@ class TableCheck:
     """Encoded internal key, as `largest`; None if the block that should have it is not sound."""
     largest: bytes | None
     highest_sequence: int
-    salvageable: int | None
-    """Entries that can be found without the index, if the index cannot be used; else None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,6 @@ def check_table(read_at: ReadAt, size: int, terms: Terms, report: Report) -> Tab
                 summary.smallest,
                 summary.largest,
                 summary.highest_sequence,
-                None,
             )
     faults = 0
 
@@ -135,10 +132,9 @@ class _Diagnosis:
             self._fault(fault)
         smallest: bytes | None = None
         largest: bytes | None = None
-        salvageable = None
         if not table.indexed:
-            self._whole = False
-            salvageable = sum(1 for _ in table.entries(_ignore))
+            found = f"{sum(1 for _ in table.entries(_ignore))} entries that can be read without it"
+            self._tell(Code.TABLE_SALVAGEABLE, None, None, "an index to read by", found)
         else:
             self._check_footer()
             self._check_first_restarts()
@@ -156,7 +152,6 @@ class _Diagnosis:
             smallest,
             largest,
             self._highest,
-            salvageable,
         )
 
     def _check_footer(self) -> None:

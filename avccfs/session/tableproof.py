@@ -12,8 +12,8 @@ which there is a cheaper reason to be sure:
 
 - User keys that ascend strictly are in order whatever their trailers say. Equal ones, and ones that
   share a part of the trailer, go the long way.
-- Trailers are put side by side and unpacked at once: their greatest is the highest sequence number,
-  and of the kinds it is enough to know the bits that any of them has.
+- Trailers are put side by side and looked at all at once: the greatest has the highest sequence
+  number, and each eighth byte is a kind.
 """
 
 from __future__ import annotations

@@ -353,4 +353,4 @@ def test_person_gets_the_verdict_first_and_the_worst_before_the_rest() -> None:
         "found 0xf3bb935a in its header; "
     )
     assert lines[5] == "loss-risk:"
-    assert lines[-1].startswith("looked at 3 tables (1 live), 2 journals (2 live), 1 manifests, ")
+    assert lines[-1].startswith("looked at 23509 bytes: tables: 3 (1 live), journals: 2 (2 live), ")

@@ -613,6 +613,10 @@ EXPECTED: dict[Code, list[Expected]] = {
         Expected(table_size, TABLE, DAMAGE, len(SOUND) - 68),
     ],
     Code.TABLE_GAP: [Expected(table_gap, TABLE, DAMAGE, len(content_of(A_TO_D[:2])) + 5)],
+    Code.TABLE_SALVAGEABLE: [
+        Expected(block_checksum_without_index, TABLE, INFO),
+        Expected(table_size, TABLE, INFO),
+    ],
     Code.TABLE_EMPTY: [
         Expected(table_empty, TABLE, DAMAGE),
         Expected(empty_block, TABLE, DAMAGE, 0),
@@ -751,6 +755,19 @@ def test_table_that_the_manifest_deleted_is_obsolete_whatever_it_holds() -> None
     assert [(each.code, each.file) for each in report.findings] == [
         (Code.ORPHAN_OBSOLETE, "000006.ldb")
     ]
+
+
+def test_what_can_be_had_without_an_index_is_counted() -> None:
+    finding = the_finding(table_size(), Code.TABLE_SALVAGEABLE)
+    assert finding.found == f"{len(A_TO_D)} entries that can be read without it"
+
+
+def test_names_that_do_not_print_harm_nobody() -> None:
+    report = other_file("\x1b[31m\n\udcff")
+    (line,) = (each for each in as_lines(report) if "foreign-file" in each)
+    assert line.startswith("  '\\x1b[31m\\n\\udcff' foreign-file: ")
+    assert line.isprintable()
+    line.encode()
 
 
 def test_order_is_left_alone_where_the_comparer_is_not_known() -> None:

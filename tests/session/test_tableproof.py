@@ -55,7 +55,6 @@ def agree(data: bytes, dialect: Dialect | None = None) -> bool:
             proven.smallest,
             proven.largest,
             proven.highest_sequence,
-            None,
         )
     return proven is not None
 
