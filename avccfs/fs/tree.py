@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import stat as stat_module
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
@@ -274,16 +274,21 @@ class Tree:
 
     def _decode(self, name: str, write: Write) -> None:
         shown = self._shown_by(name)
-        with Folder(self._directory).opened([name]) as opened:
+        with self._opened(name) as opened:
             for piece in _pieces(opened, shown):
                 write(piece)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Opened]:
+        with closing(self._directory.open(name)) as file:
+            yield Opened(name, file, file.stat().size)
 
     # -- the form of the keys
 
     def _shown_by(self, name: str) -> Shown:
         """Which form the keys of a file have: a table may say so, all others are told by tables."""
         if kind_of(name) is Kind.TABLE:
-            with Folder(self._directory).opened([name]) as opened:
+            with self._opened(name) as opened:
                 shown = recognition.of_table(Table(opened.read_at, opened.size))
             if shown is not None:
                 return shown

@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avccfs.format import filename
 from avccfs.vfs import platform, rules
@@ -23,8 +24,11 @@ from avccfs.vfs.base import (
     Space,
     Stat,
 )
-from avccfs.vfs.platform import Entry, Fd, FileLock, Place, pread, pwrite
+from avccfs.vfs.platform import Entry, Fd, Place, pread, pwrite
 from avccfs.vfs.rules import Naming
+
+if TYPE_CHECKING:
+    from avccfs.vfs.platform.lock import FileLock
 
 # What a short write may end with: the next call meets the same limit at its very start.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -314,13 +318,14 @@ class LocalDirectory:
         Raises `LockedError` with the holders' names; `ReadOnlyError` for an exclusive lock of a
         read-only directory.
         """
+        # Late: portalocker comes with it, and whoever only looks takes no lock.
+        from avccfs.vfs.platform.lock import lock_directory
+
         place = self._folder("")
         if exclusive and self._read_only:
             raise rules.read_only(self._label, "")
         with Naming(filename.LOCK):
-            return platform.lock_directory(
-                place, self._label, self._entry, self._keep, exclusive=exclusive
-            )
+            return lock_directory(place, self._label, self._entry, self._keep, exclusive=exclusive)
 
     def _keep(self, lock: FileLock) -> None:
         """Remember a lock, to release it when the directory is closed."""

@@ -28,19 +28,16 @@ from avccfs.vfs.platform.files import (
     sync_place,
 )
 from avccfs.vfs.platform.holders import explain_lock, process_name
-from avccfs.vfs.platform.lock import FileLock, lock_directory
 
 __all__ = [
     "Entry",
     "Fd",
-    "FileLock",
     "Place",
     "at",
     "enter",
     "explain_lock",
     "failure",
     "flush",
-    "lock_directory",
     "lstat",
     "open_listing",
     "open_place",
