@@ -24,15 +24,15 @@ from dataclasses import dataclass, replace
 
 from avccfs.errors import AvccfsError, MetaError, ReadOnlyError
 from avccfs.format import filename
-from avccfs.format.filename import CURRENT, LOCK, LOG, LOG_OLD, FileDesc, Kind
+from avccfs.format.filename import CURRENT, LOCK, LOG, LOG_OLD, Kind
 from avccfs.fs.current import CurrentHandle
 from avccfs.fs.handles import FileHandle, FolderHandle, Handle, HandleTable
 from avccfs.fs.inodes import ROOT, Inode, InodeTable, StaleInodeError
 from avccfs.fs.links import contain
 from avccfs.fs.notes import Notes, said
+from avccfs.fs.switch import CurrentSwitch
 from avccfs.session.numbers import FileNumbers
 from avccfs.storage.directory import DirectoryStorage
-from avccfs.storage.explain import read_meta
 from avccfs.vfs.base import Attributes, Buffer, Open, Rename, Space, Stat, join
 
 _VOLATILE = Kind.META | Kind.LOG | Kind.LOCK
@@ -73,8 +73,10 @@ class Core:
         self._lock = threading.RLock()
         self._inodes = InodeTable(self.directory.stat())
         self._lock_hidden = False
-        self._sent_back = False
         self.notes = Notes(storage)
+        self._current = CurrentSwitch(
+            storage, self._inodes, self.handles, self.notes, lock=self._lock, fetch=self.fetch
+        )
         storage.share_log(self._lock, busy=self._log_is_open, written=self._log_was_written)
         for name in self.directory.names():
             self._mark(name)
@@ -276,9 +278,9 @@ class Core:
         if LOCK in (old, new):
             self._rename_lock(old, new, how)
         elif new == CURRENT and old != CURRENT:
-            moved = self._rename_onto_current(old, how)
+            moved = self._current.rename_onto(old, how)
         elif old == CURRENT and how is Rename.EXCHANGE:
-            self._rename_onto_current(new, how)
+            self._current.rename_onto(new, how)
         else:
             self.directory.rename(old, new, how)
         with self._lock:
@@ -291,12 +293,7 @@ class Core:
             else:
                 self._inodes.move(folder, name, new_folder, new_name)
             self._mark(new)
-            if CURRENT in (old, new):
-                self._forget_meta(keep=(old, new))
-            current = self._inodes.at(self._inodes.root, CURRENT)
-            if current is not None and self._guard_writers(current):
-                # As in `_open_current`: a size that the kernel made up must not be CURRENT's.
-                self._inodes.supersede(self._inodes.root, CURRENT)
+            self._current.follow_rename(old, new)
         if old == CURRENT and new != CURRENT and how is not Rename.EXCHANGE:
             self.notes.changed(f"CURRENT was renamed to {new}; engines will not find the database")
 
@@ -308,7 +305,10 @@ class Core:
         """Create and open a file that was not there (or was made meanwhile, without O_EXCL)."""
         path = self._new_path(parent, name)
         if path == CURRENT:
-            return self._create_current(flags)
+            with self._lock:
+                draft, handle, number = self._current.create(exclusive=bool(flags & os.O_EXCL))
+            found = replace(handle.stat(), nlink=1)
+            return Entry(draft.number, found, volatile=True), Opened(number, direct=True)
         how = Open.WRITE | Open.CREATE
         if flags & os.O_TRUNC:
             how |= Open.TRUNCATE
@@ -335,8 +335,9 @@ class Core:
         with self._lock:
             inode = self._inodes.get(number)
             path = self._path_to_open(inode)
-            if path == CURRENT and (writing or flags & os.O_TRUNC) and self._is_regular(CURRENT):
-                return self._open_current(inode, truncated=bool(flags & os.O_TRUNC))
+            if path == CURRENT and (writing or flags & os.O_TRUNC) and self._current.is_regular():
+                draft = self._current.open(inode, truncated=bool(flags & os.O_TRUNC))
+                return Opened(draft, direct=True)
             how = Open.WRITE if writing else Open.READ
             if flags & os.O_TRUNC:
                 how |= Open.WRITE | Open.TRUNCATE
@@ -429,105 +430,7 @@ class Core:
         with self._lock:
             return len(self._inodes), len(self.handles)
 
-    # -- CURRENT, LOG and LOCK -----------------------------------------------------------------------
-
-    def _open_current(self, inode: Inode, *, truncated: bool) -> Opened:
-        # The number goes with the writer: the kernel will believe sizes about it that are true of
-        # the draft only. Everybody else finds CURRENT under a new number.
-        root = self._inodes.root
-        if self._inodes.at(root, CURRENT) is inode:
-            self._inodes.supersede(root, CURRENT)
-        # And who has the old number open already shall not see them either. A kernel that is told
-        # of a stale number looks the name up once more, and only once.
-        self._sent_back = bool(inode.handles) and not self._sent_back
-        if self._sent_back:
-            raise StaleInodeError(inode.number)
-        return Opened(
-            self.handles.add(self._current_handle(inode, truncated=truncated)), direct=True
-        )
-
-    def _create_current(self, flags: int) -> tuple[Entry, Opened]:
-        self._check_writable()
-        with self._lock:
-            if flags & os.O_EXCL and self._exists(CURRENT):
-                raise FileExistsError(errno.EEXIST, "File exists", CURRENT)
-            inode = self._inodes.nameless(0)
-            inode.lookups = 1
-            handle = self._current_handle(inode, truncated=True)
-            opened = Opened(self.handles.add(handle), direct=True)
-            return Entry(inode.number, replace(handle.stat(), nlink=1), volatile=True), opened
-
-    def _current_handle(self, inode: Inode, *, truncated: bool) -> CurrentHandle:
-        return CurrentHandle(
-            inode,
-            self.storage,
-            truncated=truncated,
-            before_switch=self._complete,
-            on_switch=self._switched,
-        )
-
-    def _complete(self, desc: FileDesc) -> None:
-        # goleveldb switches to a manifest that it has written but not synced. The switch makes it
-        # durable, as far as it is here: what is still above would be lost with the mount process.
-        number = self.number_of(ROOT, filename.name_of(desc))
-        if number is not None and self.write_back is not None:
-            self.write_back(number)
-
-    def _switched(self, desc: FileDesc) -> None:
-        with self._lock:
-            self._inodes.supersede(self._inodes.root, CURRENT)
-            self._forget_meta(keep=())
-        self.notes.changed(f"CURRENT now names {desc}")
-
-    def _rename_onto_current(self, old: str, how: Rename) -> bool:
-        """Returns whether CURRENT is now the very file that was renamed."""
-        if not self._is_regular(old):
-            raise MetaError(
-                f"{old} is not a regular file; only a file that names a manifest can become CURRENT",
-                file=old,
-            )
-        if how is Rename.NOREPLACE and self._exists(CURRENT):
-            raise FileExistsError(errno.EEXIST, "File exists", CURRENT)
-        linked = self.directory.stat(old).nlink > 1
-        named = filename.decode_meta(read_meta(self.directory, old))
-        if named is not None:
-            self._complete(named)
-        try:
-            if not linked:
-                desc = self.storage.adopt_meta(old, exchange=how is Rename.EXCHANGE)
-            else:
-                desc = self._copy_onto_current(old, how)
-        except (AvccfsError, OSError) as error:
-            self.notes.refused(f"{old} was not renamed onto CURRENT: {said(error)}")
-            raise
-        self.notes.changed(f"CURRENT now names {desc}, renamed from {old}")
-        return not linked
-
-    def _copy_onto_current(self, old: str, how: Rename) -> FileDesc:
-        # The file has other names. CURRENT must not be one of them, as for `link`: a write through
-        # another name would change it in place. So it gets the content, and only this name goes.
-        if how is Rename.EXCHANGE:
-            raise OSError(errno.EPERM, f"CURRENT cannot change places with {old}, a hard link", old)
-        desc = self.storage.check_meta(read_meta(self.directory, old))
-        self.storage.set_meta(desc)
-        self.directory.remove(old)
-        return desc
-
-    def _guard_writers(self, inode: Inode) -> bool:
-        # A file that became CURRENT by rename may still be open for writing; from now on those
-        # writes are writes to CURRENT. Returns whether there were any.
-        writers = [h for h in inode.handles if h.writable and isinstance(h, FileHandle)]
-        for handle in writers:
-            self.handles.replace(handle, self._current_handle(inode, truncated=False))
-            handle.close()
-        return bool(writers)
-
-    def _forget_meta(self, *, keep: tuple[str, ...]) -> None:
-        # set_meta rewrote some of the family behind the kernel's back: new numbers for all.
-        root = self._inodes.root
-        for name in self.directory.names():
-            if name not in keep and filename.kind_of(name) is Kind.META:
-                self._inodes.detach(root, name)
+    # -- LOG and LOCK ---------------------------------------------------------------------------------
 
     def _rename_lock(self, old: str, new: str, how: Rename) -> None:
         if old == new:
@@ -592,9 +495,9 @@ class Core:
         return inode.handles[0]
 
     def _truncate(self, inode: Inode, path: str | None, size: int, handle: Handle | None) -> None:
-        if handle is None and path == CURRENT and self._is_regular(CURRENT):
+        if handle is None and path == CURRENT and self._current.is_regular():
             # No open file to collect a new line in: only "as it is" makes sense.
-            handle = self._current_handle(inode, truncated=False)
+            handle = self._current.draft(inode, truncated=False)
             if size == 0:
                 raise MetaError(
                     "emptying CURRENT would leave no valid line", file=CURRENT, offset=0
@@ -624,16 +527,6 @@ class Core:
         if path == CURRENT:
             self.notes.refused(f"CURRENT was not {what}: it must stay a file of its own")
             raise OSError(errno.EPERM, f"CURRENT cannot be {what}", CURRENT)
-
-    def _exists(self, path: str) -> bool:
-        try:
-            self.directory.stat(path)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _is_regular(self, path: str) -> bool:
-        return stat_module.S_ISREG(self.directory.stat(path).mode)
 
     def _is_direct(self, path: str) -> bool:
         # What is, or is about to become, CURRENT must be here the moment it is written: the rename

@@ -171,18 +171,18 @@ class Tree:
 
     def _list_tables(self, history: History, edit: int) -> dict[str, ViewNode]:
         present = set(self._directory.names())
-        return {
-            name: ViewLink(f"../../../{name}")
+        names = (
+            _table_name(number, present.__contains__)
             for number in sorted(history.tables_after(edit))
-            if (name := _table_name(number, present.__contains__)) is not None
-        }
+        )
+        return {name: _link_to(name) for name in names}
 
     def _find_table(self, history: History, edit: int, view: str) -> ViewNode | None:
         desc = parse(view)
         if desc is None or desc.number not in history.tables_after(edit):
             return None
         name = _table_name(desc.number, self._is_there)
-        return ViewLink(f"../../../{name}") if name == view else None
+        return _link_to(name) if name == view else None
 
     def _is_there(self, name: str) -> bool:
         try:
@@ -319,16 +319,16 @@ def _pieces(opened: Opened, shown: Shown) -> Iterator[bytes]:
             return lines.manifest_lines(opened.read_at, subject)
 
 
-def _table_name(number: int, is_there: Callable[[str], bool]) -> str | None:
-    """What a table is called; None for a number that no file can have.
-
-    A table that is gone meanwhile is a link into nothing, and says so by that.
-    """
+def _table_name(number: int, is_there: Callable[[str], bool]) -> str:
+    """What a table is called. One that is gone meanwhile has the name that engines look for first."""
     desc = FileDesc(number, Kind.TABLE)
-    if not desc.valid:
-        return None
     usual, other = name_of(desc), other_name_of(desc)
     return other if other is not None and is_there(other) and not is_there(usual) else usual
+
+
+def _link_to(name: str) -> ViewLink:
+    # From `edits/<n>` below the hidden folder to the root.
+    return ViewLink(f"../../../{name}")
 
 
 def _line(value: object) -> bytes:

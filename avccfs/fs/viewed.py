@@ -20,7 +20,7 @@ from avccfs.fs.inodes import ROOT, Inode
 from avccfs.fs.rendered import Rendered
 from avccfs.fs.views import FIRST, Views
 from avccfs.storage.directory import DirectoryStorage
-from avccfs.vfs.base import Attributes, Buffer, Rename, Stat
+from avccfs.vfs.base import Attributes, Buffer, Rename, Stat, exists
 
 owns = Views.owns
 
@@ -258,7 +258,7 @@ class ViewedCore(Core):
         return parent == ROOT and name == self._name
 
     def _check_real(self, parent: int, name: str) -> None:
-        if self._is_hidden(parent, name) and not self._exists(name):
+        if self._is_hidden(parent, name) and not exists(self.directory, name):
             raise _refusal()
 
     def _new_path(self, parent: int, name: str) -> str:

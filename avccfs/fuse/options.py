@@ -19,6 +19,8 @@ _IGNORED = frozenset({"defaults", "auto", "noauto", "_netdev", "nofail", "owner"
     *("user", "nouser", "users", "nousers"),
     *("relatime", "norelatime", "strictatime", "nostrictatime", "diratime", "nodiratime"),
 }
+# The folder that LevelDB's repair makes for what it puts aside.
+_LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class MountOptions:
 
     def with_views(self, name: str) -> MountOptions:
         """These options with another name for the hidden folder. Raises `UsageError`."""
-        if "/" in name or name in (".", "..") or kind_of(name) is not Kind.FOREIGN:
+        one_name = "/" not in name and name not in (".", "..") and len(os.fsencode(name)) <= 255
+        if not one_name or name == _LOST or kind_of(name) is not Kind.FOREIGN:
             raise UsageError(
                 f"the views cannot be called {name!r}: it must be one name, and none of a database file"
             )

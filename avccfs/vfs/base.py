@@ -212,3 +212,12 @@ def split(path: str) -> tuple[str, str]:
     """Parent directory and last name of a path."""
     parent, _, name = path.rpartition("/")
     return parent, name
+
+
+def exists(directory: Directory, path: str) -> bool:
+    """Whether there is anything of that name."""
+    try:
+        directory.stat(path)
+    except FileNotFoundError:
+        return False
+    return True

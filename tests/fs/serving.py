@@ -8,12 +8,16 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from avccfs.fs.core import Core, Entry
+from avccfs.fs.rendered import Write
+from avccfs.fs.viewed import ViewedCore
+from avccfs.fs.views import ViewFile, ViewFolder, Views
 from avccfs.storage.directory import DirectoryStorage
 from avccfs.vfs.memory import MemoryDirectory
 from tests.mounting import avccfs, require_fuse
@@ -31,7 +35,32 @@ class BrokenCore(Core):
         return super().lookup(parent, name)
 
 
+class OddViewsCore(ViewedCore):
+    """Has views made by hand: `quick`, `fails`, and `slow`, which waits for a file called `go`."""
+
+    def make_views(self) -> Views:
+        nodes = {
+            name: ViewFile(render, lambda: 1)
+            for name, render in (
+                ("quick", lambda write: write(b"quick\n")),
+                ("fails", self._fail),
+                ("slow", self._wait),
+            )
+        }
+        return Views(ViewFolder(lambda: nodes), owner=(0, 0))
+
+    def _fail(self, write: Write) -> None:
+        raise RuntimeError("a bug in a view")
+
+    def _wait(self, write: Write) -> None:
+        while "go" not in self.directory.names():
+            time.sleep(0.01)
+        write(b"slow\n")
+
+
 def make(kind: str) -> Core:
+    if kind == "views":
+        return OddViewsCore(DirectoryStorage(MemoryDirectory()), ".avccfs")
     if kind == "broken":
         return BrokenCore(DirectoryStorage(MemoryDirectory()))
     return Core(DirectoryStorage(MemoryDirectory(capacity=ROOM)))
@@ -41,6 +70,7 @@ def make(kind: str) -> Core:
 class Served:
     path: Path
     errors: Path
+    process: subprocess.Popen[str]
 
     def log(self) -> str:
         return self.errors.read_text()
@@ -64,8 +94,9 @@ def served(kind: str, mountpoint: Path, *options: str) -> Iterator[Served]:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n", errors.read_text()
-            yield Served(mountpoint, errors)
-            avccfs("umount", mountpoint)
+            yield Served(mountpoint, errors, process)
+            if process.poll() is None:
+                avccfs("umount", mountpoint)
             assert process.wait(30) == 0, errors.read_text()
         finally:
             if process.poll() is None:
