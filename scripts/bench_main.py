@@ -1,4 +1,6 @@
-"""`scripts/bench`: the same work natively, through bindfs and through avccfs, in one run."""
+"""`scripts/bench`: what a mount costs beside the native directory and bindfs, and how fast avccfs
+looks inside beside other tools, in one run.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +9,27 @@ import itertools
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import click
+from bench_inside import MEASURES, Inside, Measure, steps
+from bench_inside_report import InsideReport
+from bench_peers import Peer, Tool, prepare
 from bench_places import BenchError, Place, check_tools, drop_caches, interrupts, room, shown
+from bench_processes import work
 from bench_report import Report, Result, Sample, machine
 from bench_workloads import WORKLOADS, Cache, Task, Workload
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 QUICK = 0.1
 PIPE_WIDTH = 180
 """Columns of the table where there is no terminal that says."""
-PATIENCE = 900.0
-"""Seconds that one piece of work may take."""
-_WORKER = Path(__file__).with_name("bench_worker.py")
+GROUPS: dict[str, Sequence[Workload | Measure]] = {"mount": WORKLOADS, "inside": MEASURES}
 
 
 class Bench:
@@ -51,7 +54,7 @@ class Bench:
                 else:
                     # What earlier work left to be written is not this one's to wait for.
                     os.sync()
-                return _work(workload.timed, directory)
+                return work(workload.timed, directory)
 
     @contextlib.contextmanager
     def _source(self, workload: Workload) -> Iterator[Path]:
@@ -65,7 +68,7 @@ class Bench:
         if task not in self._shared:
             path = self._new("shared")
             path.mkdir()
-            _work(task, path)
+            work(task, path)
             self._shared[task] = path
         yield self._shared[task]
 
@@ -75,34 +78,7 @@ class Bench:
 
 def _work_all(tasks: Sequence[Task], directory: Path) -> None:
     for task in tasks:
-        _work(task, directory)
-
-
-def _work(task: Task, directory: Path) -> float:
-    """Do a task in a new process; returns the seconds by its own clock."""
-    process = subprocess.Popen(
-        [sys.executable, str(_WORKER), task.name, str(directory), str(task.count)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        said, complaints = process.communicate(timeout=PATIENCE)
-    except BaseException as error:
-        # It and what it has started: whoever lives on would keep the mount busy.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise BenchError(f"{task.name} on {directory}: not done in {PATIENCE:.0f} s") from None
-        raise
-    if process.returncode:
-        raise BenchError(
-            f"{task.name} on {directory}: exit status {process.returncode}: {complaints.strip()}"
-        )
-    return float(said)
+        work(task, directory)
 
 
 def run(
@@ -137,6 +113,19 @@ def progress(steps: int) -> Iterator[Callable[[str], None]]:
         yield tell
 
 
+def tools_ready(measures: Sequence[Measure], *, peers: bool) -> dict[Tool, Peer]:
+    """The tools that the measures need, those that are not of Debian only if asked for."""
+    needed = {tool for measure in measures for tool in measure.tools}
+    if not peers:
+        needed.discard(Tool.DFLEVELDB)
+    ready = {}
+    with progress(len(needed)) as tell:
+        for tool in (one for one in Tool if one in needed):
+            tell(f"making {tool.value} ready")
+            ready[tool] = prepare(tool)
+    return ready
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--quick", is_flag=True, help=f"A {QUICK:.0%} measure of everything, for a first look."
@@ -149,68 +138,97 @@ def progress(steps: int) -> Iterator[Callable[[str], None]]:
     "names",
     multiple=True,
     metavar="NAME",
-    type=click.Choice([one.name for one in WORKLOADS]),
-    help="Only this workload; may be given again.",
+    type=click.Choice([*GROUPS, *(one.name for group in GROUPS.values() for one in group)]),
+    help="Only this workload or measure, or all of mount or inside; may be given again.",
 )
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--write-through", is_flag=True, help="Measure avccfs --write-through as well.")
+@click.option("--peers", is_flag=True, help="Measure dfleveldb as well; pip fetches it.")
 @click.option("--json", "json_file", type=click.File("w"), help="Write a report; - is stdout.")
 @click.option(
     "--directory",
     type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
     help="Work below this directory, that is on its file system.  [default: the temporary folder]",
 )
-@click.option("--list", "list_only", is_flag=True, help="Print the workloads' names and stop.")
+@click.option("--list", "list_only", is_flag=True, help="Print what --only takes and stop.")
 def command(
     quick: bool,
     scale: float | None,
     names: tuple[str, ...],
     rounds: int,
     write_through: bool,
+    peers: bool,
     json_file: TextIO | None,
     directory: Path | None,
     list_only: bool,
 ) -> int:
-    """Do the same work in a native directory, through bindfs and through avccfs.
+    """Do the same work in a native directory, through bindfs and through avccfs (mount), and look
+    into databases with avccfs and with other tools (inside).
 
-    Prints a table of medians and ratios, and where avccfs misses what is expected of it (that is
-    no failure: the exit status is 0). A place's rounds alternate with the others', so that what
-    else the machine does hurts all alike. As root the page cache is emptied before cold reads.
+    Prints tables of medians, and where avccfs misses what is expected of it (that is no failure:
+    the exit status is 0). The rounds of what is compared alternate, so that what else the machine
+    does hurts all alike. As root the page cache is emptied before cold reads.
     """
     if list_only:
-        for one in WORKLOADS:
-            click.echo(f"{one.name:17} {one.timed.count:,} {one.title}")
+        for workload in WORKLOADS:
+            click.echo(f"{workload.name:17} {workload.timed.count:,} {workload.title}")
+        for measure in MEASURES:
+            click.echo(f"{measure.name:17} {measure.title}, {measure.unit.value}")
         return 0
-    check_tools()
     factor = scale if scale is not None else QUICK if quick else 1.0
-    workloads = [one.scaled(factor) for one in WORKLOADS if not names or one.name in names]
+    workloads = [one.scaled(factor) for one in WORKLOADS if _wanted(one, "mount", names)]
+    measures = [one.scaled(factor) for one in MEASURES if _wanted(one, "inside", names)]
+    if workloads:
+        check_tools()
+    tools = tools_ready(measures, peers=peers)
     places = tuple(Place) if write_through else (Place.NATIVE, Place.BINDFS, Place.AVCCFS)
     interrupted = False
     with room(directory) as folder:
         report = Report(places, rounds, factor, machine(folder))
+        inside = InsideReport(tools)
+        total = len(workloads) * rounds * len(places) + steps(measures, tools, rounds)
         try:
-            with progress(len(workloads) * rounds * len(places)) as tell:
+            with progress(total) as tell:
                 run(workloads, report, folder, tell)
+                looking = Inside(folder, tools)
+                for measure in measures:
+                    inside.found.append(looking.measure(measure, rounds, tell))
         except KeyboardInterrupt:
             interrupted = True
         finally:
             # What was measured so far is worth showing, however it ended.
-            if report.results:
-                _show(report, json_file)
+            if report.results or inside.found:
+                _show(report, inside, json_file)
     if interrupted:
         click.echo("bench: interrupted", err=True)
     return 130 if interrupted else 0
 
 
-def _show(report: Report, json_file: TextIO | None) -> None:
+def _wanted(one: Workload | Measure, group: str, names: Sequence[str]) -> bool:
+    return not names or one.name in names or group in names
+
+
+def _show(report: Report, inside: InsideReport, json_file: TextIO | None) -> None:
     # One of the two gets stdout, the other must not end up in its midst.
     json_on_stdout = json_file is sys.stdout or getattr(json_file, "name", None) == "<stdout>"
     console = Console(stderr=json_on_stdout)
     if not console.is_terminal:
         console = Console(stderr=json_on_stdout, width=PIPE_WIDTH)
-    report.show(console)
+    missed = report.missed() + inside.missed()
+    if report.results:
+        report.show(console)
+    if inside.found:
+        inside.show(console)
+    report.show_circumstances(console)
+    for name, text, measured in missed:
+        console.print(Text(f"Missed: {name}, {text}: {measured}", style="red"))
     if json_file is not None:
-        json_file.write(json.dumps(report.as_json(), indent=1) + "\n")
+        everything = {
+            **report.as_json(),
+            "inside": inside.as_json(),
+            "missed": [f"{name}: {text}" for name, text, _ in missed],
+        }
+        json_file.write(json.dumps(everything, indent=1) + "\n")
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from avccfs.fuse import mounts
 
 PATIENCE = 60.0
 """Seconds to wait for a mount or an unmount."""
-_AVCCFS = (str(Path(sys.executable).with_name("avccfs")),)
+AVCCFS = (str(Path(sys.executable).with_name("avccfs")),)
 
 
 class Place(enum.Enum):
@@ -36,8 +36,8 @@ class Place(enum.Enum):
 
 _MOUNT = {
     Place.BINDFS: ("bindfs",),
-    Place.AVCCFS: (*_AVCCFS, "mount"),
-    Place.WRITE_THROUGH: (*_AVCCFS, "mount", "--write-through"),
+    Place.AVCCFS: (*AVCCFS, "mount"),
+    Place.WRITE_THROUGH: (*AVCCFS, "mount", "--write-through"),
 }
 
 
@@ -150,7 +150,7 @@ def _unmount(mountpoint: Path) -> None:
         return
     try:
         if there.fstype == mounts.FSTYPE:
-            _call([*_AVCCFS, "umount", str(mountpoint)])
+            _call([*AVCCFS, "umount", str(mountpoint)])
         else:
             _call([*_plain_unmount(), str(mountpoint)])
     except BenchError as error:

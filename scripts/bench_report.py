@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,8 +22,11 @@ from rich.text import Text
 
 WIDE = 120
 """Columns of a terminal from which on the table shows everything."""
-VERSION = 1
-"""Of the JSON; grows when a reader of it would have to change."""
+VERSION = 2
+"""Of the JSON; grows when a reader of it would have to change.
+
+2: `workloads` may be empty and `missed` speaks of `inside` as well.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +131,21 @@ class Report:
     cold: str | None = None
     """How caches were emptied, if they were."""
 
-    def missed(self) -> list[tuple[Workload, Judgement]]:
-        """Every expectation that was not met."""
+    def missed(self) -> list[tuple[str, str, str]]:
+        """Every expectation that was not met: the workload's name, its text, what was measured."""
         return [
-            (result.workload, one)
+            (
+                result.workload.name,
+                one.expectation.text,
+                f"measured {one.measured:.3g}, expected at most {one.expectation.limit:.3g}",
+            )
             for result in self.results
             for one in result.judgements()
             if not one.met
         ]
 
-    def as_json(self) -> dict[str, object]:
-        """Everything, for a program; `seconds` are in the order of the rounds."""
+    def as_json(self) -> dict[str, Any]:
+        """For a program; `seconds` are in the order of the rounds."""
         return {
             "version": VERSION,
             "machine": self.machine,
@@ -146,13 +154,10 @@ class Report:
             "scale": self.scale,
             "cold": self.cold,
             "workloads": [result.as_json() for result in self.results],
-            "missed": [
-                f"{workload.name}: {one.expectation.text}" for workload, one in self.missed()
-            ],
         }
 
     def show(self, console: Console) -> None:
-        """The table, and a line on every expectation that was missed."""
+        """The table of the workloads."""
         # Where there is no room for everything, the ratios are what must be seen.
         wide = console.width >= WIDE
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -171,24 +176,21 @@ class Report:
                 *([f"{workload.timed.count:,} {workload.title}"] if wide else []),
                 *(_time(result.samples[place], spread=wide) for place in self.places),
                 *(f"{result.ratio(one):.2f}" for one in (Place.NATIVE, Place.BINDFS)),
-                _verdict(result),
+                verdict([one.met for one in result.judgements()]),
             )
         console.print(table)
-        spread = ", then least-most" if wide else ""
+        console.print("Seconds. Ratios are of medians, avccfs over the other.", highlight=False)
+
+    def show_circumstances(self, console: Console) -> None:
+        """How all of it was measured."""
+        spread = ", then least-most" if console.width >= WIDE else ""
         load = " ".join(str(one) for one in self.machine["load_at_start"])
         console.print(
-            f"Seconds: the median of {self.rounds} rounds{spread}. "
-            f"Ratios are of medians, avccfs over the other.\n"
+            f"Medians of {self.rounds} rounds{spread}.\n"
             f"{self.machine['kernel']}, {self.machine['cores']} cores, "
             f"{self.machine['file_system']}, load average at start {load}.",
             highlight=False,
         )
-        for workload, one in self.missed():
-            line = (
-                f"Missed: {workload.name}, {one.expectation.text}: measured {one.measured:.3g}, "
-                f"expected at most {one.expectation.limit:.3g}"
-            )
-            console.print(Text(line, style="red"))
 
 
 def _time(sample: Sample, *, spread: bool) -> Text:
@@ -198,24 +200,17 @@ def _time(sample: Sample, *, spread: bool) -> Text:
     return text.append(f" {sample.least:.2g}-{max(sample.seconds):.2g}", style="dim")
 
 
-def _verdict(result: Result) -> Text:
-    judgements = result.judgements()
-    if not judgements:
+def verdict(met: Sequence[bool]) -> Text:
+    """What to say of a line whose expectations were met, or not."""
+    if not met:
         return Text("-", style="dim")
-    if all(one.met for one in judgements):
+    if all(met):
         return Text("met", style="green")
     return Text("MISSED", style="bold red")
 
 
 def machine(directory: Path) -> dict[str, Any]:
     """What the numbers depend on; `directory` is where the work is done."""
-    mount = subprocess.run(
-        ["findmnt", "-no", "FSTYPE", "-T", directory],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    bindfs = subprocess.run(["bindfs", "--version"], capture_output=True, text=True, check=False)
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "kernel": f"{platform.system()} {platform.release()}",
@@ -224,13 +219,21 @@ def machine(directory: Path) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory": _line_of("/proc/meminfo", "MemTotal"),
         "load_at_start": [round(one, 2) for one in os.getloadavg()],
-        "file_system": mount.stdout.strip() or "unknown",
+        "file_system": _said("findmnt", "-no", "FSTYPE", "-T", str(directory)),
         "python": platform.python_version(),
         "avccfs": version("avccfs"),
         "pyfuse3": version("pyfuse3"),
         "plyvel": version("plyvel"),
-        "bindfs": bindfs.stdout.strip().removeprefix("bindfs "),
+        "bindfs": _said("bindfs", "--version").removeprefix("bindfs "),
     }
+
+
+def _said(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def _line_of(table: str, label: str) -> str:

@@ -14,15 +14,22 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import plyvel
 
+from avccfs.format import batch, journal
+from avccfs.format.table import Fault, Table
+
 SEED = 301
 VALUE_SIZE = 100
 BLOCK = 4096
+PAGE_VALUE = 4096
+"""Bytes of a value in the database that nothing can compress."""
+ONE_FILE = 1 << 30
+"""A write buffer that never fills up: what is written stays in one journal, or makes one table."""
 MIB = 1 << 20
 TABLE = "000005.ldb"
 """The file that `make_table` leaves for those that read it."""
@@ -233,6 +240,88 @@ def switch_current(directory: Path, count: int, clock: Clock) -> None:
             os.rename(temporary, current)
 
 
+# -- databases to look inside, and the looking
+
+
+def make_journal(directory: Path, count: int, clock: Clock) -> None:
+    """One journal with `count` entries, each a record of its own."""
+    take = values()
+    with clock:
+        database = plyvel.DB(str(directory), create_if_missing=True, write_buffer_size=ONE_FILE)
+        for number in range(count):
+            database.put(key(number), take())
+        database.close()
+
+
+def make_sorted_table(directory: Path, count: int, clock: Clock) -> None:
+    """One table with `count` entries."""
+    make_journal(directory, count, clock)
+    settle(directory)
+
+
+def make_incompressible(directory: Path, count: int, clock: Clock) -> None:
+    """Tables with `count` values of 4 KiB that nothing can compress."""
+    source = random.Random(SEED)
+    with clock:
+        database = plyvel.DB(str(directory), create_if_missing=True)
+        for number in range(count):
+            database.put(key(number), source.randbytes(PAGE_VALUE))
+        database.close()
+    settle(directory)
+
+
+def make_tiny(directory: Path, count: int, clock: Clock) -> None:
+    """A table and a journal with `count` entries each."""
+    make_sorted_table(directory, count, clock)
+    fill(directory, map(key, range(count)), clock)
+
+
+def settle(directory: Path) -> None:
+    """What opening a database brings: the journal's entries go to tables."""
+    plyvel.DB(str(directory), write_buffer_size=ONE_FILE).close()
+
+
+def only(directory: Path, pattern: str) -> Path:
+    found = list(directory.glob(pattern))
+    if len(found) != 1:
+        raise SystemExit(f"{directory} has {len(found)} files {pattern}, not one")
+    return found[0]
+
+
+def decode_table(directory: Path, count: int, clock: Clock) -> None:
+    """Every entry of a table, with all checksums compared."""
+    faults: list[Fault] = []
+    with only(directory, "*.ldb").open("rb", buffering=0) as file:
+        fd, size = file.fileno(), os.fstat(file.fileno()).st_size
+        with clock:
+            table = Table(lambda length, offset: os.pread(fd, length, offset), size)
+            numbered = collections.deque(enumerate(table.entries(faults.append), 1), maxlen=1)
+    expect(count, numbered[0][0] if numbered else 0, (*table.faults, *faults))
+
+
+def decode_journal(directory: Path, count: int, clock: Clock) -> None:
+    """Every entry of a journal, with all checksums compared."""
+    seen = 0
+    faults: list[journal.Fault] = []
+    with only(directory, "*.log").open("rb", buffering=0) as file:
+        fd = file.fileno()
+        with clock:
+            for item in journal.read(
+                lambda length, offset: os.pread(fd, length, offset), journal.Policy.LEVELDB
+            ):
+                if isinstance(item, journal.Fault):
+                    faults.append(item)
+                else:
+                    for _ in batch.entries(item.payload):
+                        seen += 1
+    expect(count, seen, faults)
+
+
+def expect(count: int, seen: int, faults: Sequence[object]) -> None:
+    if seen != count or faults:
+        raise SystemExit(f"{seen} entries of {count} were decoded, with {len(faults)} faults")
+
+
 TASKS: dict[str, Callable[[Path, int, Clock], Any]] = {
     function.__name__: function
     for function in (
@@ -251,6 +340,12 @@ TASKS: dict[str, Callable[[Path, int, Clock], Any]] = {
         replace_each,
         make_manifests,
         switch_current,
+        make_journal,
+        make_sorted_table,
+        make_incompressible,
+        make_tiny,
+        decode_table,
+        decode_journal,
     )
 }
 
