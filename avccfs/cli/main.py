@@ -18,16 +18,18 @@ LOCKED = 3
 FAILED = 4
 INTERRUPTED = 130
 
+# Each is the object `command` in avccfs/cli/<name>.py. The lines stand here too, so that `--help`
+# need not import every command to tell them.
 _COMMANDS = {
-    "check": "avccfs.cli.check:command",
-    "demo": "avccfs.cli.demo:command",
-    "explain": "avccfs.cli.explain:command",
-    "dump": "avccfs.cli.dump:command",
-    "history": "avccfs.cli.history:command",
-    "inspect": "avccfs.cli.inspect:command",
-    "lsm": "avccfs.cli.lsm:command",
-    "mount": "avccfs.cli.mount:command",
-    "umount": "avccfs.cli.umount:command",
+    "inspect": "Show a database on one screen, what is wrong, and what to do next.",
+    "explain": "Say what each engine would make of a database, and lose.",
+    "check": "Check every byte of a database, and how its files fit together.",
+    "dump": "Show what manifests, journals and tables hold, with offsets.",
+    "history": "Show every place in a database that holds a key, newest first.",
+    "lsm": "Draw the levels of a database over the range of its keys.",
+    "mount": "Show a database directory as a file system.",
+    "umount": "Unmount, and wait until the database is written and unlocked.",
+    "demo": "Mount a copy of a sample database and say what to look at.",
 }
 
 
@@ -38,13 +40,15 @@ class _Commands(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = _COMMANDS.get(cmd_name)
-        if place is None:
+        if cmd_name not in _COMMANDS:
             return None
-        module, _, attribute = place.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+        found = importlib.import_module(f"avccfs.cli.{cmd_name}").command
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.group(
