@@ -29,6 +29,9 @@ from avccfs.vfs.base import Stat
 FIRST = 1 << 48
 """Inode numbers of views begin here, far above those of files."""
 
+RENDERED_AT_ONCE = 8
+"""Each takes some memory while it is rendered."""
+
 
 @dataclass(frozen=True)
 class ViewFile:
@@ -101,6 +104,7 @@ class Views:
         # Never held while a view is rendered or the database is read.
         self._lock = threading.RLock()
         self._gates: dict[_Path, _Gate] = {}
+        self._room = threading.BoundedSemaphore(RENDERED_AT_ONCE)
         self._shelf = Shelf()
         self._next = FIRST + 1
         self._by_number: dict[int, _Known] = {FIRST: _Known((), stat_module.S_IFDIR, lookups=1)}
@@ -138,7 +142,8 @@ class Views:
                 if known is not None and node.state is not None and known.state == state:
                     known.begun_ns = begun
                     return self._told(number)
-            content = Rendered(node.render)
+            with self._room:
+                content = Rendered(node.render)
             with self._lock:
                 return self._told(self._of_content(path, content, state, begun))
 

@@ -38,8 +38,8 @@ from avccfs.vfs.base import Attributes, Rename
 CACHE_SECONDS = 86400.0
 """How long the kernel may trust an answer that only this side could make untrue."""
 
-SLOW_AT_ONCE = 32
-"""How many slow questions are worked on at the same time; more of them wait."""
+SLOW_AT_ONCE = 1000
+"""Threads for slow questions. Almost all of them would wait for the same answer as others."""
 
 LISTED_AT_ONCE = 1000
 """Entries of a slow folder for one answer: more than a kernel takes at once."""

@@ -27,6 +27,10 @@ from avccfs.fuse.unmounting import unmount
 
 _log = logging.getLogger("avccfs.mount")
 
+REQUESTS_AT_ONCE = 10_000
+"""More than will ever be under way. A view may be waited for by any number of readers, while itself it
+waits for writes: among too few requests there would be no room for those."""
+
 _watchers: set[trio.socket.SocketType] = set()
 """Connections of those who wait for the end of this process. They are closed by that end and by nothing
 before it, because only after the loop is everything written and the directory's lock let go."""
@@ -74,9 +78,11 @@ class _Life:
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._announce, nursery)
-            nursery.start_soon(self._listen_to_signals)
-            await pyfuse3.main()
-            self.unmounted = mounts.mount_at(self._mountpoint) is None
+            nursery.start_soon(self._listen_to_signals, nursery)
+            try:
+                await pyfuse3.main(max_tasks=REQUESTS_AT_ONCE)
+            finally:
+                self.unmounted = mounts.mount_at(self._mountpoint) is None
             nursery.cancel_scope.cancel()
 
     async def _announce(self, nursery: trio.Nursery) -> None:
@@ -108,7 +114,7 @@ class _Life:
         _watchers.remove(connection)
         connection.close()
 
-    async def _listen_to_signals(self) -> None:
+    async def _listen_to_signals(self, nursery: trio.Nursery) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             asked = False
             async for number in signals:
@@ -118,6 +124,9 @@ class _Life:
                         "%s again: ending now; files still open on the mount lose access", name
                     )
                     pyfuse3.terminate()
+                    # The loop waits for all requests under way. A view may never be ready: it waits
+                    # for writes that nobody takes any more.
+                    nursery.cancel_scope.cancel()
                     return
                 asked = True
                 _log.info("%s: unmounting %s", name, self._mountpoint)

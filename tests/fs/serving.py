@@ -17,7 +17,7 @@ from pathlib import Path
 from avccfs.fs.core import Core, Entry
 from avccfs.fs.rendered import Write
 from avccfs.fs.viewed import ViewedCore
-from avccfs.fs.views import ViewFile, ViewFolder, Views
+from avccfs.fs.views import ViewFile, ViewFolder, ViewNode, Views
 from avccfs.storage.directory import DirectoryStorage
 from avccfs.vfs.memory import MemoryDirectory
 from tests.mounting import avccfs, require_fuse
@@ -36,18 +36,25 @@ class BrokenCore(Core):
 
 
 class OddViewsCore(ViewedCore):
-    """Has views made by hand: `quick`, `fails`, and `slow`, which waits for a file called `go`."""
+    """Has views made by hand: `quick`, `fails`, and `deep/slow`, which waits for a file called `go`.
+
+    The slow one lies in a folder of its own: the kernel looks up one name of a folder at a time.
+    """
 
     def make_views(self) -> Views:
-        nodes = {
-            name: ViewFile(render, lambda: 1)
-            for name, render in (
-                ("quick", lambda write: write(b"quick\n")),
-                ("fails", self._fail),
-                ("slow", self._wait),
-            )
+        deep: dict[str, ViewNode] = {"slow": ViewFile(self._wait)}
+        nodes: dict[str, ViewNode] = {
+            "quick": ViewFile(self._quick, lambda: 1),
+            "fails": ViewFile(self._fail, lambda: 1),
+            "deep": ViewFolder(lambda: deep),
         }
         return Views(ViewFolder(lambda: nodes), owner=(0, 0))
+
+    def _quick(self, write: Write) -> None:
+        write(b"quick\n")
+
+    def _say(self, write: Write) -> None:
+        write(b"quick\n")
 
     def _fail(self, write: Write) -> None:
         raise RuntimeError("a bug in a view")

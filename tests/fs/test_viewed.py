@@ -31,7 +31,7 @@ from avccfs.vfs.local import LocalDirectory
 from avccfs.vfs.memory import MemoryDirectory
 from tests.cli.running import run
 from tests.fs.databases import tree_below
-from tests.fs.places import CorePlace, names_in, opening, read_all, refused, write_all
+from tests.fs.places import CorePlace, Place, names_in, opening, read_all, refused, write_all
 from tests.session.handmade import fixture_files, in_memory
 from tests.session.made import Made, directory_of, put
 
@@ -511,7 +511,7 @@ def test_names_that_the_folder_can_have(name: str) -> None:
 # -- read-only
 
 VIEW = f"{HIDDEN}/status.json"
-CHANGES: dict[str, Callable[[CorePlace], None]] = {
+CHANGES: dict[str, Callable[[Place], None]] = {
     "open to write": lambda place: place.open(VIEW, os.O_WRONLY).close(),
     "open to read and write": lambda place: place.open(VIEW, os.O_RDWR).close(),
     "open and truncate": lambda place: place.open(VIEW, os.O_RDONLY | os.O_TRUNC).close(),

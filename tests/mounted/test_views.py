@@ -127,11 +127,11 @@ AS_PLAIN_FILES = [
     "tar c . | tar x -C $(mktemp -d)",
     "for file in table/*; do less $file | md5sum; tail -c 1000 $file | md5sum; done",
     "for file in table/*; do dd if=$file bs=777 skip=3 count=5 status=none | md5sum; done",
-    "for file in table/*; do split -b 1000 --filter=md5sum $file; done",
+    "for file in table/*; do split -b 10000 --filter=md5sum $file; done",
     "for file in live/* table/*; do awk 'END { print NR }' $file; tac $file | md5sum; done",
     "readlink edits/*/*",
     "stat -c '%F %s %n' edits/*/*",
-    "sort -m live/*.jsonl | uniq -c | sort -rn | head -3 | cat",
+    "sort -m live/*.jsonl | uniq -c | sort -rn | sed -n 1,3p",
     "diff -u explain/leveldb.txt explain/goleveldb.txt | tail -n +3 | md5sum || true",
     "file=$(ls table/* | head -1); cmp $file <(cat $file); head -1 $file | wc -c",
     "cat < check.txt; [ -r check.txt ]; [ ! -s log ]; [ -s status.json ]; test -d edits/1",
@@ -355,12 +355,13 @@ def test_switch_by_hand_shows_in_edits_and_log(mnt: Path, tmp_path: Path) -> Non
         os.truncate(mnt / "MANIFEST-000020", 100)
         (mnt / "CURRENT").write_text("MANIFEST-000020\n")
         assert 0 < len(os.listdir(hidden / "edits")) < 5
-        with pytest.raises(OSError, match="MANIFEST-000099|No such"):
-            (mnt / "CURRENT").write_text("MANIFEST-000099\n")
+        # Python tells of the close, which is refused as well.
+        with pytest.raises(OSError, match="Invalid argument"):
+            (mnt / "CURRENT").write_text("000005.ldb\n")
         log = (hidden / "log").read_text()
         assert "changed: CURRENT now names MANIFEST-000020" in log
         assert "refused: " in log
-        assert "MANIFEST-000099" in log
+        assert "000005.ldb" in log
 
 
 @contextmanager
@@ -378,9 +379,10 @@ def reading_all_the_time(mount: Path) -> Iterator[list[int]]:
                         with open(path, "rb") as file:
                             size = os.fstat(file.fileno()).st_size
                             assert len(file.read()) == size, path
-                    except (FileNotFoundError, OSError) as error:
-                        # A file that went meanwhile, or that changed twice on the way to it.
-                        assert error.errno in (errno.ENOENT, errno.ESTALE), error
+                    except OSError as error:
+                        # A file that went meanwhile.
+                        if error.errno != errno.ENOENT:
+                            raise
             turns[reader] += 1
 
     with ThreadPoolExecutor(2) as readers:
@@ -549,7 +551,7 @@ def test_thousands_of_looks_leave_nothing_behind(mnt: Path, tmp_path: Path) -> N
         for turn in range(20):
             look(turn)
         held, memory = len(descriptors_of(at.pid)), memory_of(at.pid, "VmRSS")
-        for turn in range(700):
+        for turn in range(300):
             look(turn)
         wait_for(lambda: len(descriptors_of(at.pid)) <= held)
         assert memory_of(at.pid, "VmRSS") - memory < 16 * MIB
@@ -559,11 +561,16 @@ def test_thousands_of_looks_leave_nothing_behind(mnt: Path, tmp_path: Path) -> N
 
 
 def test_while_a_view_is_rendered_the_mount_answers(tmp_path: Path) -> None:
-    # More at once than there are threads for slow views, and tasks of the loop.
-    readers = 150
+    # Fewer than there are threads for slow questions: each reader of a view that is not ready has one.
+    readers = 20
     with served("views", tmp_path / "mnt") as at, ThreadPoolExecutor(readers) as threads:
         hidden = at.path / HIDDEN
-        pending = [threads.submit((hidden / "slow").read_bytes) for _ in range(readers)]
+        slow = hidden / "deep/slow"
+        # Of a name that it knows the kernel asks for each reader at the same time.
+        (at.path / "go").touch()
+        assert slow.read_bytes() == b"slow\n"
+        (at.path / "go").unlink()
+        pending = [threads.submit(slow.read_bytes) for _ in range(readers)]
         try:
             assert (hidden / "quick").read_bytes() == b"quick\n"
             for turn in range(20):
@@ -572,7 +579,7 @@ def test_while_a_view_is_rendered_the_mount_answers(tmp_path: Path) -> None:
                     os.fsync(file.fileno())
                 assert (at.path / "file").read_bytes() == b"%d" % turn
                 assert os.listdir(at.path) == ["LOCK", "file"]
-                assert sorted(os.listdir(hidden)) == ["fails", "quick", "slow"]
+                assert sorted(os.listdir(hidden)) == ["deep", "fails", "quick"]
             assert not any(one.done() for one in pending)
         finally:
             (at.path / "go").touch()
@@ -592,7 +599,7 @@ def test_bug_in_a_view_is_an_error_of_that_view(tmp_path: Path) -> None:
 
 def test_mount_can_be_ended_while_a_view_is_rendered(tmp_path: Path) -> None:
     with served("views", tmp_path / "mnt") as at, ThreadPoolExecutor(1) as threads:
-        pending = threads.submit(os.stat, at.path / HIDDEN / "slow")
+        pending = threads.submit(os.stat, at.path / HIDDEN / "deep" / "slow")
         assert (at.path / HIDDEN / "quick").read_bytes() == b"quick\n"
         at.process.send_signal(signal.SIGTERM)
         wait_for(lambda: "has left the tree" in at.log())
