@@ -6,13 +6,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from avccfs.errors import UsageError
-from avccfs.format.filename import LOCK, Kind, kind_of
+from avccfs.format.filename import Kind, kind_of
 
 if TYPE_CHECKING:
     from avccfs.session.check import Progress, Runner
@@ -59,6 +58,7 @@ def command(directory: str, dialect: str | None, form: str, jobs: int | None) ->
     from avccfs.session import checkreport
     from avccfs.session.check import check
     from avccfs.vfs.local import LocalDirectory
+    from avccfs.vfs.platform import holders
 
     place = LocalDirectory(directory, read_only=True)
     try:
@@ -73,7 +73,7 @@ def command(directory: str, dialect: str | None, form: str, jobs: int | None) ->
                 place,
                 dialect=None if dialect is None else Dialect(dialect),
                 progress=progress,
-                holders=_holders(directory),
+                holders=holders.of_directory(directory),
                 runner=_runner(tables, jobs),
             )
     finally:
@@ -101,21 +101,6 @@ def _runner(size: int, jobs: int | None) -> Runner | None:
     from avccfs.cli.forking import ForkRunner
 
     return ForkRunner(jobs)
-
-
-def _holders(directory: str) -> tuple[tuple[int, str], ...]:
-    """Who has the database locked, found out without a lock of our own."""
-    from avccfs.vfs.platform import holders
-
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        fd = os.open(Path(directory) / LOCK, flags)
-    except OSError:
-        return ()
-    try:
-        return holders.find(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

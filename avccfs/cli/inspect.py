@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -48,7 +47,7 @@ def command(directory: str, key_form: str, layout: str) -> int:
         overview = look(opened)
     finally:
         opened.close()
-    users = _users(directory)
+    users = holders.of_directory(directory)
     with standard_output() as out:
         if layout == "json":
             whole = as_json(overview, users, form)
@@ -56,18 +55,6 @@ def command(directory: str, key_form: str, layout: str) -> int:
         else:
             out.write(encoded(_text(overview, users, form)))
     return DAMAGE if overview.damaged else FINE
-
-
-def _users(directory: str) -> holders.Holders:
-    """The processes that have the database locked, as far as the system tells. Takes no lock."""
-    try:
-        fd = os.open(os.path.join(directory, "LOCK"), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    except OSError:
-        return ()
-    try:
-        return holders.find(fd)
-    finally:
-        os.close(fd)
 
 
 def _text(overview: Overview, users: holders.Holders, form: Form) -> str:

@@ -47,6 +47,22 @@ def find(fd: int) -> Holders:
     return tuple((named or _sharing_processes(fd)).items())
 
 
+def of_directory(path: str) -> Holders:
+    """The processes that have a database directory locked, found out without a lock of our own.
+
+    Empty if nobody has, or if there is no LOCK that can be looked at.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        fd = os.open(os.path.join(path, filename.LOCK), flags)
+    except OSError:
+        return ()
+    try:
+        return find(fd)
+    finally:
+        os.close(fd)
+
+
 def explain_lock(label: str, found: Holders) -> str:
     """What to tell a person who was refused the lock of the directory `label`."""
     who = " and ".join(
