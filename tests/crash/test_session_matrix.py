@@ -23,8 +23,7 @@ from avccfs.session.session import Session
 from avccfs.session.state import SessionState
 from avccfs.storage.directory import DirectoryStorage
 from avccfs.vfs.base import Directory
-from avccfs.vfs.fault import ALL_KINDS, FaultDirectory, FaultPlan, Op
-from avccfs.vfs.faultplan import Pair
+from avccfs.vfs.fault import ALL_KINDS, FaultDirectory, FaultPlan, Op, Pair
 from avccfs.vfs.memory import MemoryDirectory
 from avccfs.vfs.snapshot import Snapshot, contents
 from tests.crash.matrix import restored

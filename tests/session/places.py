@@ -14,8 +14,7 @@ from avccfs.session.state import SessionState
 from avccfs.storage.directory import DirectoryStorage
 from avccfs.storage.memory import MemoryStorage
 from avccfs.vfs.base import Directory, Open
-from avccfs.vfs.fault import FaultDirectory
-from avccfs.vfs.faultplan import ALL_KINDS, ALL_OPS, FaultPlan, Op, Pair
+from avccfs.vfs.fault import ALL_KINDS, ALL_OPS, FaultDirectory, FaultPlan, Op, Pair
 from avccfs.vfs.local import LocalDirectory
 from avccfs.vfs.memory import MemoryDirectory
 

@@ -21,8 +21,7 @@ from avccfs.session.check import check
 from avccfs.session.checkreport import as_json, as_lines
 from avccfs.session.faults import Code, Severity
 from avccfs.vfs.base import Open
-from avccfs.vfs.fault import FaultDirectory
-from avccfs.vfs.faultplan import Always, FaultPlan, Op
+from avccfs.vfs.fault import Always, FaultDirectory, FaultPlan, Op
 from avccfs.vfs.local import LocalDirectory
 from avccfs.vfs.memory import MemoryDirectory
 from tests.session.dump import FIXTURES, expectations, fixtures

@@ -14,7 +14,7 @@ from avccfs.format.filename import FileDesc, Kind
 from avccfs.format.manifest import DeletedTable, SessionRecord
 from avccfs.session.session import Session
 from avccfs.session.state import SessionState
-from avccfs.vfs.faultplan import Always, Op
+from avccfs.vfs.fault import Always, Op
 from tests.session.places import (
     PLACES,
     Place,

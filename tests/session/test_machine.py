@@ -15,7 +15,7 @@ from avccfs.errors import SessionError
 from avccfs.format.filename import Kind
 from avccfs.format.manifest import DeletedTable, SessionRecord
 from avccfs.session.session import Session
-from avccfs.vfs.faultplan import Op
+from avccfs.vfs.fault import Op
 from tests.session.places import Place, added, manifest_desc, memory_place
 
 LEVELS = st.integers(0, 2)

@@ -19,8 +19,7 @@ from avccfs.session.session import Session
 from avccfs.session.state import SessionState
 from avccfs.storage.directory import DirectoryStorage
 from avccfs.vfs.base import Open
-from avccfs.vfs.fault import FaultDirectory
-from avccfs.vfs.faultplan import FaultPlan
+from avccfs.vfs.fault import FaultDirectory, FaultPlan
 from avccfs.vfs.memory import MemoryDirectory
 from tests.session.places import added, arm, content
 from tests.storage.weakdisk import State, WeakDisk

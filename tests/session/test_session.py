@@ -16,7 +16,7 @@ from avccfs.format.journal import Policy, Record
 from avccfs.format.manifest import BYTEWISE_COMPARER, DeletedTable, SessionRecord
 from avccfs.session.session import DEFAULT_MAX_MANIFEST_SIZE, Session
 from avccfs.storage.directory import open_storage
-from avccfs.vfs.faultplan import Op
+from avccfs.vfs.fault import Op
 from tests.session.places import Place, added, change, content, manifest_desc
 
 

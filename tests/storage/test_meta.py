@@ -15,8 +15,7 @@ from avccfs.format.filename import FileDesc, Kind
 from avccfs.storage.explain import Outcome, Verdict
 from avccfs.storage.meta import adopt_meta, check_meta, explain_meta, get_meta, set_meta
 from avccfs.vfs.base import Directory, Open
-from avccfs.vfs.fault import ALL_OPS, Always, FaultDirectory, FaultPlan, Op
-from avccfs.vfs.faultplan import Pair
+from avccfs.vfs.fault import ALL_OPS, Always, FaultDirectory, FaultPlan, Op, Pair
 from avccfs.vfs.memory import MemoryDirectory
 from tests.storage.backends import Backend, get, manifest, put, tree
 

@@ -21,6 +21,7 @@ from avccfs.vfs.base import Attributes, Directory, File, Open, Rename, join
 from avccfs.vfs.fault import FaultDirectory, FaultPlan
 from avccfs.vfs.local import LocalDirectory
 from avccfs.vfs.memory import MemoryDirectory
+from avccfs.vfs.overlay import Overlay
 from avccfs.vfs.platform import files
 
 WRITE = Open.WRITE
@@ -28,7 +29,18 @@ NEW = Open.WRITE | Open.CREATE
 CHUNK = 64 * 1024
 
 
-@pytest.fixture(params=["local", "local-by-paths", "memory", "fault-local", "fault-memory"])
+BACK_ENDS = [
+    "local",
+    "local-by-paths",
+    "memory",
+    "fault-local",
+    "fault-memory",
+    "overlay-memory",
+    "overlay-local",
+]
+
+
+@pytest.fixture(params=BACK_ENDS)
 def directory(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Directory]:
@@ -40,6 +52,11 @@ def directory(
         case "local-by-paths":
             monkeypatch.setattr(files, "HAS_DIR_FD", False)
             made = LocalDirectory(tmp_path / "db")
+        case "overlay-memory":
+            made = Overlay(MemoryDirectory())
+        case "overlay-local":
+            lower = LocalDirectory(tmp_path / "db")
+            made = Overlay(lower, LocalDirectory(tmp_path / "changes"))
         case _:
             made = LocalDirectory(tmp_path / "db")
     if request.param.startswith("fault"):
