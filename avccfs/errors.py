@@ -8,6 +8,7 @@
     │   ├── ReadOnlyError        a change asked of a read-only storage
     │   ├── FileOpenError        the file is still open (memory storage)
     │   ├── SessionError         a commit, or a step of one, failed; `causes` says at what
+    │   ├── CommitError          changes could not be carried into a directory; `begun` or not
     │   └── CorruptedError       what is there cannot be trusted; carries the descriptor
     │       ├── MetaError        CURRENT or one of its kin
     │       └── ManifestError    a manifest record, or what a manifest as a whole lacks
@@ -63,6 +64,18 @@ class SessionError(StorageError):
         super().__init__(message)
         self.causes = causes
         self.settled = settled
+
+
+class CommitError(StorageError):
+    """Changes were not carried into a directory, or not to the end.
+
+    `begun` is whether the directory may have been changed: then running the commit again finishes
+    it, and until then the directory may be neither as it was nor as it is to be.
+    """
+
+    def __init__(self, message: str, *, begun: bool) -> None:
+        super().__init__(message)
+        self.begun = begun
 
 
 class LockedError(StorageError):
