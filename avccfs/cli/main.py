@@ -29,6 +29,10 @@ _COMMANDS = {
     "lsm": "Draw the levels of a database over the range of its keys.",
     "mount": "Show a database directory as a file system.",
     "umount": "Unmount, and wait until the database is written and unlocked.",
+    "diff": "Show what was changed on an overlay.",
+    "commit": "Carry what was changed on an overlay into its source.",
+    "discard": "Drop what was changed on an overlay.",
+    "fault": "Make the disk under a mount misbehave, and see what it did.",
     "demo": "Mount a copy of a sample database and say what to look at.",
 }
 

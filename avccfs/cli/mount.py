@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import logging.handlers
@@ -10,6 +11,7 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,10 +20,29 @@ from avccfs.errors import AvccfsError, LockedError, UsageError
 from avccfs.fuse import mounts
 from avccfs.fuse.options import MountOptions
 
+if TYPE_CHECKING:
+    from avccfs.storage.rehearsal import Rehearsal
+    from avccfs.vfs.base import Directory
+
 MEMORY = "mem:"
 
 
-@click.command("mount")
+class _MountCommand(click.Command):
+    """`--overlay` may have a value, or none: what follows it is one if a word is too many without."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--overlay" in args:
+            at = args.index("--overlay")
+            after = args[at + 1] if at + 1 < len(args) else None
+            joined = [*args[:at], f"--overlay={after}", *args[at + 2 :]]
+            alone = [*args[:at], "--overlay=", *args[at + 1 :]]
+            _, too_many, _ = self.make_parser(ctx).parse_args(args=list(alone))
+            value_follows = after is not None and not after.startswith("-")
+            args = joined if value_follows and too_many else alone
+        return super().parse_args(ctx, args)
+
+
+@click.command("mount", cls=_MountCommand)
 @click.argument("source")
 @click.argument("mountpoint")
 @click.option(
@@ -32,6 +53,25 @@ MEMORY = "mem:"
 )
 @click.option(
     "--unlocked", is_flag=True, help="Look at a directory an engine has open (read-only, uncached)."
+)
+@click.option(
+    "--overlay",
+    metavar="[DIR]",
+    help="Never change SOURCE: changes go to memory, or to DIR, where they survive.",
+)
+@click.option(
+    "--fault",
+    "fault_lines",
+    multiple=True,
+    metavar="RULE",
+    help="Make something fail, such as 'sync journal #3: EIO'; 'none' only gets ready. Repeatable.",
+)
+@click.option(
+    "--faults",
+    "fault_file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="The same from a TOML file.",
 )
 @click.option("--write-through", is_flag=True, help="Do not let the kernel collect writes.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
@@ -53,6 +93,9 @@ def command(
     words: tuple[str, ...],
     read_only: bool,
     unlocked: bool,
+    overlay: str | None,
+    fault_lines: tuple[str, ...],
+    fault_file: str | None,
     write_through: bool,
     foreground: bool,
     log_file: str | None,
@@ -64,11 +107,15 @@ def command(
 
     SOURCE may be `mem:` for an empty directory in memory. Returns when the mount is usable, and
     stays in the background. The database is locked while it is mounted; nothing in it is changed
-    until somebody writes to the mount.
+    until somebody writes to the mount, and with --overlay nothing at all (see `avccfs diff`, `commit`
+    and `discard`). With --fault or --faults the disk misbehaves on demand (see `avccfs fault`).
     """
+    plan = read_plan(fault_lines, fault_file)
     options = MountOptions(
         read_only=read_only,
         unlocked=unlocked,
+        overlay=None if overlay is None else os.path.abspath(overlay) if overlay else "",
+        faults=plan,
         write_through=write_through,
         foreground=foreground or debug_fuse,
         log_file=os.path.abspath(log_file) if log_file else None,
@@ -77,6 +124,7 @@ def command(
     ).with_views(views_name)
     options = options.with_words(",".join(words))
     source, mountpoint = check_places(source, mountpoint)
+    options = check_overlay(source, mountpoint, options)
     if options.unlocked and source != MEMORY:
         click.echo(
             f"avccfs: {source} is shown without its lock: read-only, nothing cached; what an engine is "
@@ -134,36 +182,111 @@ def check_places(source: str, mountpoint: str) -> tuple[str, str]:
     return origin, place
 
 
+def check_overlay(source: str, mountpoint: str, options: MountOptions) -> MountOptions:
+    """The options with the real path of the overlay's directory. Raises `UsageError`."""
+    if options.overlay is None:
+        return options
+    if source == MEMORY:
+        raise UsageError(
+            "mem: is nothing but memory; --overlay is for a directory to keep unchanged"
+        )
+    if options.unlocked:
+        raise UsageError(
+            "--overlay needs a source that nobody changes; --unlocked allows just that. Stop the "
+            "engine, or copy the directory"
+        )
+    if not options.overlay:
+        return options
+    upper = os.path.realpath(options.overlay)
+    for what, place in (("source", source), ("mount point", mountpoint)):
+        if upper == place or _inside(upper, place) or _inside(place, upper):
+            raise UsageError(
+                f"the overlay's directory {upper} and the {what} {place} must not lie in each other"
+            )
+    return dataclasses.replace(options, overlay=upper)
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip("/") + "/")
+
+
+def read_plan(lines: tuple[str, ...], file: str | None) -> tuple[str, ...]:
+    """The rules of a fault plan as lines. Raises `UsageError` for one that makes no sense."""
+    if not lines and file is None:
+        return ()
+    from avccfs.vfs.fault import load_toml, parse_rule
+
+    rules: list[str] = []
+    if file is not None:
+        try:
+            with open(file, encoding="utf-8") as text:
+                rules += map(str, load_toml(text.read(), file))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the fault plan {file} cannot be read: {error}") from None
+    for line in lines:
+        if line.strip() != "none":
+            rules.append(str(parse_rule(line)))
+    # An empty plan is one too: it makes the mount ready for rules to come.
+    return tuple(rules) or ("none",)
+
+
 def _run(source: str, mountpoint: str, options: MountOptions, on_ready: Callable[[], None]) -> int:
     """Serve until unmounted, in this process."""
     # Late, because of their weight: the command line starts without them.
     from avccfs.fs.core import Core
+    from avccfs.fs.service import MountService
     from avccfs.fs.viewed import ViewedCore
     from avccfs.fuse.server import MountFailedError, serve
     from avccfs.storage.directory import DirectoryStorage
-    from avccfs.vfs.base import Directory
-    from avccfs.vfs.local import LocalDirectory
-    from avccfs.vfs.memory import MemoryDirectory
+    from avccfs.vfs.fault import FaultDirectory, FaultPlan
 
-    read_only = options.read_only or options.unlocked
-    directory: Directory
-    if source == MEMORY:
-        directory = MemoryDirectory()
-    else:
-        directory = LocalDirectory(source, read_only=read_only, create=False)
-    storage = DirectoryStorage(directory, read_only=read_only, take_lock=not options.unlocked)
+    plan = FaultPlan()
+    for line in options.faults:
+        if line != "none":
+            plan.add(line)
+    directory, rehearsal = _directory(source, options)
+    below = FaultDirectory(directory, plan, track=options.exact, closes=False)
+    storage = DirectoryStorage(below, read_only=below.read_only, take_lock=not options.unlocked)
     path = None if source == MEMORY else source
     if options.views_name:
         core: Core = ViewedCore(storage, options.views_name, source=path)
     else:
         core = Core(storage, source=path)
+    service = MountService(core, rehearsal=rehearsal, exact=options.exact)
     try:
-        serve(core, mountpoint, options, source=source, on_ready=on_ready)
+        serve(core, mountpoint, options, source=source, on_ready=on_ready, service=service)
     except MountFailedError as error:
         raise AvccfsError(str(error)) from error
     finally:
         core.close()
     return 0
+
+
+def _directory(source: str, options: MountOptions) -> tuple[Directory, Rehearsal | None]:
+    """The directory to show, and what can be done with it if it is an overlay."""
+    from avccfs.storage.commit import unfinished
+    from avccfs.vfs.local import LocalDirectory
+    from avccfs.vfs.memory import MemoryDirectory
+
+    read_only = options.read_only or options.unlocked
+    if source == MEMORY:
+        return MemoryDirectory(), None
+    below = LocalDirectory(source, read_only=read_only or options.overlay is not None, create=False)
+    left = unfinished(below)
+    if left is not None and left.durable:
+        raise AvccfsError(
+            f"{source}: a commit begun at {left.begun:%Y-%m-%d %H:%M:%S} UTC was stopped halfway; the "
+            f"database may be neither the old one nor the new. Finish it: avccfs commit "
+            f"{options.overlay or source}"
+        )
+    if options.overlay is None:
+        return below, None
+    from avccfs.storage.rehearsal import Rehearsal
+    from avccfs.vfs.overlay import Overlay
+
+    upper = LocalDirectory(options.overlay, read_only=read_only) if options.overlay else None
+    overlay = Overlay(below, upper)
+    return overlay, Rehearsal(overlay, source, upper)
 
 
 def _in_background(source: str, mountpoint: str, options: MountOptions) -> int:

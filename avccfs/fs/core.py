@@ -19,7 +19,7 @@ import os
 import stat as stat_module
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 
 from avccfs.errors import AvccfsError, MetaError, ReadOnlyError
@@ -33,7 +33,8 @@ from avccfs.fs.notes import Notes, said
 from avccfs.fs.switch import CurrentSwitch
 from avccfs.session.numbers import FileNumbers
 from avccfs.storage.directory import DirectoryStorage
-from avccfs.vfs.base import Attributes, Buffer, Open, Rename, Space, Stat, join
+from avccfs.vfs.base import Attributes, Buffer, Directory, Open, Rename, Space, Stat, join
+from avccfs.vfs.fault import FaultDirectory, FaultPlan, Op, kind_of_path
 
 _VOLATILE = Kind.META | Kind.LOG | Kind.LOCK
 
@@ -63,12 +64,20 @@ class Core:
     def __init__(self, storage: DirectoryStorage, *, source: str | None = None) -> None:
         """`source` is the absolute path that `storage` lies at, for links that name it."""
         self.storage = storage
-        self.directory = storage.directory
+        self.directory = below = storage.directory
+        self.beneath: Directory = below
+        """The directory without the faults: for those who look at it, and are no engine."""
+        self.faults: FaultPlan | None = None
+        """What goes wrong in the directory, if it is one in which anything can."""
+        self._tells_closes = False
+        self._spoilt: set[int] = set()
         self.read_only = storage.read_only
         self.handles = HandleTable()
         self.numbers = FileNumbers()
         self.write_back: Callable[[int], None] | None = None
         """Makes a caller that collects writes hand over those to an inode, by calls of `write`."""
+        self.drop_name: Callable[[int, str], None] | None = None
+        """Makes a caller that caches names forget one: parent's number and name."""
         self._source = source
         self._lock = threading.RLock()
         self._inodes = InodeTable(self.directory.stat())
@@ -78,6 +87,10 @@ class Core:
             storage, self._inodes, self.handles, self.notes, lock=self._lock, fetch=self.fetch
         )
         storage.share_log(self._lock, busy=self._log_is_open, written=self._log_was_written)
+        if isinstance(below, FaultDirectory):
+            self.beneath, self.faults = below.disarmed, below.plan
+            self._tells_closes = not below.announces_close
+            below.on_spoiled = self._was_spoiled
         for name in self.directory.names():
             self._mark(name)
 
@@ -228,7 +241,7 @@ class Core:
     def unlink(self, parent: int, name: str) -> None:
         """Remove a name. What has it open keeps it."""
         path = self._new_path(parent, name)
-        with self._lock:
+        with self._admitted(Op.REMOVE, path), self._lock:
             folder = self._inodes.get(parent)
             self._check_shown(folder, name)
             if path == LOCK:
@@ -314,7 +327,7 @@ class Core:
             how |= Open.TRUNCATE
         if flags & os.O_EXCL:
             how |= Open.EXCLUSIVE
-        with self._lock:
+        with self._admitted(Op.CREATE, path), self._lock:
             if path == LOCK and self._lock_hidden:
                 how = Open.WRITE | Open.TRUNCATE
                 self._lock_hidden = False
@@ -332,7 +345,7 @@ class Core:
         writing = flags & os.O_ACCMODE != os.O_RDONLY
         if writing or flags & os.O_TRUNC:
             self._check_writable()
-        with self._lock:
+        with self._admitted_to(Op.OPEN, number), self._lock:
             inode = self._inodes.get(number)
             path = self._path_to_open(inode)
             if path == CURRENT and (writing or flags & os.O_TRUNC) and self._current.is_regular():
@@ -362,7 +375,12 @@ class Core:
 
     def flush(self, handle: int) -> None:
         """One descriptor of an open file is closed."""
-        self.handles.file(handle).flush()
+        target = self.handles.file(handle)
+        if self._tells_closes and self.faults is not None:
+            # Only here can a failing close be told to who closes; `release` has nobody to tell.
+            path = self._path_to_tell(target.inode)
+            self.faults.before(Op.CLOSE, kind_of_path(path), path)
+        target.flush()
 
     def sync(self, handle: int, *, data_only: bool) -> None:
         """Make an open file durable; waits for the disk."""
@@ -372,11 +390,14 @@ class Core:
         """The last descriptor of an open file is gone."""
         with self._lock:
             closed = self.handles.remove(handle)
-            if isinstance(closed, CurrentHandle) and closed.unfinished:
-                self.notes.refused(closed.unfinished)
+        if isinstance(closed, CurrentHandle) and closed.unfinished:
+            self.notes.refused(closed.unfinished)
+        try:
             closed.close()
-            self._inodes.drop_if_unused(closed.inode)
-            self.storage.settle_log()
+        finally:
+            with self._lock:
+                self._inodes.drop_if_unused(closed.inode)
+                self.storage.settle_log()
 
     def open_folder(self, number: int) -> int:
         """Open a folder for listing; returns the handle's number."""
@@ -398,7 +419,9 @@ class Core:
         return self.directory.space()
 
     def close(self) -> None:
-        """Close everything and let the lock go."""
+        """Close everything and let the lock go. No fault keeps anything from being closed."""
+        if self.faults is not None:
+            self.faults.close()
         for number in self.handles.numbers():
             self.release(number)
         with self._lock:
@@ -425,10 +448,62 @@ class Core:
         for number in numbers:
             self.write_back(number)
 
+    def start_over(self) -> None:
+        """What lies below was exchanged: every name must be looked up anew, and is another file.
+
+        Nobody may have a file open that is not there any more.
+        """
+        with self._lock:
+            known = [(folder, name) for one in self._inodes for folder, name in one.names]
+            for folder, name in known:
+                self._inodes.detach(folder, name)
+            self._lock_hidden = False
+        if self.drop_name is not None:
+            for folder, name in known:
+                self.drop_name(folder.number, name)
+
     def counts(self) -> tuple[int, int]:
         """How many identities and handles are in use: what a leak would let grow."""
         with self._lock:
             return len(self._inodes), len(self.handles)
+
+    # -- faults ----------------------------------------------------------------------------------------
+
+    def take_spoilt(self) -> set[int]:
+        """Inode numbers whose bytes a fault has changed since the last call: drop what is cached."""
+        if not self._spoilt:
+            return set()
+        with self._lock:
+            spoilt, self._spoilt = self._spoilt, set()
+            return spoilt
+
+    def _admitted(self, op: Op, path: str) -> AbstractContextManager[object]:
+        """To be entered before the lock is taken: whom a fault holds up must hold up nobody else."""
+        if self.faults is None or not self.faults.armed:
+            return nullcontext()
+        return self.faults.admit(op, path)
+
+    def _admitted_to(self, op: Op, number: int) -> AbstractContextManager[object]:
+        if self.faults is None or not self.faults.armed:
+            return nullcontext()
+        with self._lock:
+            path = self._path_to_open(self._inodes.get(number))
+        return self.faults.admit(op, path)
+
+    def _was_spoiled(self, path: str) -> None:
+        with self._lock:
+            inode: Inode | None = self._inodes.root
+            for name in path.split("/"):
+                inode = self._inodes.at(inode, name) if inode is not None else None
+            if inode is not None:
+                self._spoilt.add(inode.number)
+
+    def _path_to_tell(self, inode: Inode) -> str:
+        with self._lock:
+            try:
+                return self._path_to_open(inode)
+            except StaleInodeError:
+                return ""
 
     # -- LOG and LOCK ---------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@
     edits/<n>/              the tables that were live after the n-th record of the live manifest
     live/<engine>.jsonl     the keys that the engine would show
     log                     what the mount refused and why, and what it changed
+    faults                  the rules of what goes wrong; a line that is written here is done
+    stats.json              operations, bytes and latency, and the faults that fired
 
 Everything is read from the directory below. What an engine has written to the mount and the kernel
 still holds is fetched first, so that a view shows what a reader of the mount would see.
@@ -27,6 +29,7 @@ from avccfs.format.batch import Entry
 from avccfs.format.filename import FileDesc, Kind, kind_of, name_of, other_name_of, parse
 from avccfs.format.manifest import SessionRecord
 from avccfs.format.table import Table
+from avccfs.fs.faultwords import rule_lines, tell_plan
 from avccfs.fs.rendered import Write
 from avccfs.fs.views import ViewFile, ViewFolder, ViewLink, ViewNode
 from avccfs.session import checkreport, explain, glance, lines, live, overview, recognition
@@ -40,6 +43,7 @@ from avccfs.session.recovery import predict
 from avccfs.session.state import EMPTY
 from avccfs.storage.explain import explain_meta
 from avccfs.vfs.base import Directory
+from avccfs.vfs.fault import FaultPlan
 
 _DECODED: Final = {"manifest": Kind.MANIFEST, "journal": Kind.JOURNAL, "table": Kind.TABLE}
 _SUFFIX: Final = ".jsonl"
@@ -51,8 +55,12 @@ class Mounted(Protocol):
     """What the views need of the file system that they are part of."""
 
     @property
-    def directory(self) -> Directory:
-        """The directory below."""
+    def beneath(self) -> Directory:
+        """The directory below, without any faults."""
+
+    @property
+    def faults(self) -> FaultPlan | None:
+        """What goes wrong in it, if anything can."""
 
     def fetch(self, name: str | None = None) -> None:
         """Have written what the kernel still holds of a file in the root, or of all of them."""
@@ -105,7 +113,7 @@ class Tree:
 
     def __init__(self, mounted: Mounted) -> None:
         self._mounted = mounted
-        self._directory = mounted.directory
+        self._directory = mounted.beneath
         self._history: tuple[Hashable, History] | None = None
         self._shown: tuple[Hashable, Shown] | None = None
         fixed: dict[str, ViewNode] = {
@@ -117,6 +125,11 @@ class Tree:
             "live": self._per_engine("jsonl", self._live),
             "log": ViewFile(self._log),
         }
+        if mounted.faults is not None:
+            fixed["faults"] = ViewFile(
+                partial(_list_faults, mounted.faults), take=partial(_tell, mounted.faults)
+            )
+            fixed["stats.json"] = ViewFile(partial(_stats, mounted.faults))
         for folder, kind in _DECODED.items():
             fixed[folder] = ViewFolder(
                 partial(self._list_files, kind), partial(self._find_file, kind)
@@ -304,6 +317,19 @@ class Tree:
         if kept is None or kept[0] != looked_at:
             kept = self._shown = (looked_at, recognition.of_folder(Folder(self._directory)))
         return kept[1]
+
+
+def _list_faults(plan: FaultPlan, write: Write) -> None:
+    for line in rule_lines(plan):
+        write(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+
+def _tell(plan: FaultPlan, line: str) -> None:
+    tell_plan(plan, line)
+
+
+def _stats(plan: FaultPlan, write: Write) -> None:
+    write(_json(plan.stats()))
 
 
 def _pieces(opened: Opened, shown: Shown) -> Iterator[bytes]:

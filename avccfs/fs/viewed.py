@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import stat as stat_module
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from avccfs.errors import ReadOnlyError
+from avccfs.errors import AvccfsError, ReadOnlyError
 from avccfs.fs.core import Core, Entry, Opened
 from avccfs.fs.handles import FolderHandle
 from avccfs.fs.inodes import ROOT, Inode
@@ -64,6 +64,53 @@ class ViewHandle:
     def close(self) -> None:
         """See `Handle`."""
         self._views.release(self._number)
+
+
+class TakingHandle:
+    """A view that is open for writing: what is written is not kept, but done, line by line.
+
+    A write holds whole lines (as `echo` and `printf` make them); where in the file it goes means
+    nothing. What cannot be done fails the write.
+    """
+
+    __slots__ = ("_stat", "_take", "inode", "slow", "writable")
+
+    def __init__(self, number: int, take: Callable[[str], None], found: Callable[[], Stat]) -> None:
+        self.inode = Inode(number, 0, is_folder=False)
+        self.writable = True
+        self.slow = False
+        self._take = take
+        self._stat = found
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Nothing: to read it, open it for reading."""
+        return b""
+
+    def write(self, data: Buffer, offset: int) -> int:
+        """Have every line done; raises at the first that cannot be."""
+        for line in bytes(data).decode("utf-8", "replace").splitlines():
+            self._take(line)
+        return len(data)
+
+    def truncate(self, size: int) -> None:
+        """As shells do first: there is nothing to cut."""
+
+    def sync(self, *, data_only: bool) -> None:
+        """What was written is done."""
+
+    def flush(self) -> None:
+        """What was written is done."""
+
+    def stat(self) -> Stat:
+        """See `Handle`."""
+        return self._stat()
+
+    def set_attributes(self, change: Attributes) -> None:
+        """Views are read-only."""
+        raise _refusal()
+
+    def close(self) -> None:
+        """See `Handle`."""
 
 
 class ViewFolderHandle(FolderHandle):
@@ -154,9 +201,12 @@ class ViewedCore(Core):
         self, number: int, change: Attributes, size: int | None = None, handle: int | None = None
     ) -> Entry:
         """As `Core.setattr`; nothing about a view can be changed."""
-        if owns(number):
+        if not owns(number):
+            return super().setattr(number, change, size, handle)
+        if size != 0 or self.views.taker(number) is None:
             raise _refusal()
-        return super().setattr(number, change, size, handle)
+        # A shell's `>`: it comes before the line that counts.
+        return self.getattr(number)
 
     def readlink(self, number: int) -> str:
         """As `Core.readlink`."""
@@ -210,7 +260,13 @@ class ViewedCore(Core):
         if not owns(number):
             return super().open(number, flags)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
-            raise _refusal()
+            take = self.views.taker(number)
+            if take is None:
+                raise _refusal()
+            taking = TakingHandle(
+                number, self._said_aloud(take), lambda: self.views.getattr(number)
+            )
+            return Opened(self.handles.add(taking), direct=True)
         handle = ViewHandle(self.views, number, self.views.open(number))
         return Opened(self.handles.add(handle), direct=False)
 
@@ -253,6 +309,18 @@ class ViewedCore(Core):
         with self._views_lock:
             if self._views is not None:
                 self._views.close()
+
+    def _said_aloud(self, take: Callable[[str], None]) -> Callable[[str], None]:
+        """Errors of a shell's redirection are an errno; the words go where they can be found."""
+
+        def taking(line: str) -> None:
+            try:
+                take(line)
+            except AvccfsError as error:
+                self.notes.refused(f"{line!r}: {error}")
+                raise
+
+        return taking
 
     def _is_hidden(self, parent: int, name: str | None) -> bool:
         return parent == ROOT and name == self._name

@@ -40,6 +40,8 @@ class ViewFile:
     render: Callable[[Write], None]
     state: Callable[[], Hashable] | None = None
     """What the content depends on. None: it may always have changed."""
+    take: Callable[[str], None] | None = None
+    """Takes each line that is written to the file. None: it cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class _Known:
     made_ns: int = 0
     lookups: int = 0
     opened: int = 0
+    writable: bool = False
 
 
 @dataclass
@@ -145,7 +148,9 @@ class Views:
             with self._room:
                 content = Rendered(node.render)
             with self._lock:
-                return self._told(self._of_content(path, content, state, begun))
+                number = self._of_content(path, content, state, begun)
+                self._by_number[number].writable = node.take is not None
+                return self._told(number)
 
     def getattr(self, number: int) -> Stat:
         """Attributes; sizes are exact but for the provisional numbers of a listing."""
@@ -175,6 +180,8 @@ class Views:
             number, known = self._rendered(path)
             if known is None:
                 number = self._new(_Known(path, kind))
+                node = self._node(path)
+                self._by_number[number].writable = isinstance(node, ViewFile) and bool(node.take)
             self._by_number[number].lookups += 1
             return number, self._stat(number)
 
@@ -188,6 +195,11 @@ class Views:
             known.opened += 1
             self._shelf.take(number)
             return known.content
+
+    def taker(self, number: int) -> Callable[[str], None] | None:
+        """What takes lines that are written to a view; None if nothing does."""
+        node = self._node(self._get(number).path)
+        return node.take if isinstance(node, ViewFile) else None
 
     def release(self, number: int) -> None:
         """A view was closed."""
@@ -323,7 +335,7 @@ class Views:
         known = self._get(number)
         when = known.made_ns or self._born_ns
         return Stat(
-            mode=known.kind | _PERMISSIONS[known.kind],
+            mode=known.kind | (_WRITABLE if known.writable else _PERMISSIONS[known.kind]),
             size=known.size,
             inode=number,
             uid=self._owner[0],
@@ -345,4 +357,5 @@ def _kind_and_size(node: ViewNode) -> tuple[int, int]:
             return stat_module.S_IFDIR, 0
 
 
+_WRITABLE = 0o644
 _PERMISSIONS = {stat_module.S_IFREG: 0o444, stat_module.S_IFLNK: 0o777, stat_module.S_IFDIR: 0o555}

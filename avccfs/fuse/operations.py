@@ -2,12 +2,14 @@
 
 Every handler is wrapped, because any exception but `FUSEError` that leaves one ends the whole mount.
 What waits for the disk (fsync, a switch of CURRENT) runs in a worker thread; everything else is
-answered in line, since a hop to a thread costs more than most answers.
+answered in line, since a hop to a thread costs more than most answers. As soon as a fault is armed
+anything may have to wait, and everything runs in a thread: who is held up holds up nobody else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 import os
@@ -74,25 +76,36 @@ def _write_back(number: int) -> None:
         pyfuse3.invalidate_inode(InodeT(number))
 
 
+def _drop_name(parent: int, name: str) -> None:
+    pyfuse3.invalidate_entry_async(InodeT(parent), os.fsencode(name), 0, True)
+
+
 class Operations(pyfuse3.Operations):
     """`Core`, in the shape pyfuse3 wants."""
 
     supports_dot_lookup = False
     enable_acl = False
 
-    def __init__(self, core: Core, *, write_back: bool, cache: bool) -> None:
-        """`write_back`: the kernel may collect writes. `cache`: it may cache anything at all."""
+    def __init__(self, core: Core, *, write_back: bool, cache: bool, exact: bool = False) -> None:
+        """`write_back`: the kernel may collect writes. `cache`: it may cache anything at all.
+
+        `exact`: it shall hand on what processes do as they do it, and keep little in between.
+        """
         super().__init__()
         self.enable_writeback_cache = write_back
         self._core = core
         self._cache = cache
-        self._timeout = CACHE_SECONDS if cache else 0.0
+        self._exact = exact
+        self._timeout = CACHE_SECONDS if cache and not exact else 0.0
         self._own = (os.geteuid(), os.getegid())
         self._slow = trio.CapacityLimiter(SLOW_AT_ONCE)
+        self._faults = core.faults
         # The hot path asks the table of handles itself.
         self._file = core.handles.file
         if write_back:
             core.write_back = _write_back
+        if cache:
+            core.drop_name = _drop_name
 
     # -- names
 
@@ -103,17 +116,17 @@ class Operations(pyfuse3.Operations):
         core, text = self._core, os.fsdecode(name)
         if core.is_slow(parent_inode, text):
             return self._attributes(await self._apart(core.lookup, parent_inode, text))
-        return self._attributes(core.lookup(parent_inode, text))
+        return self._attributes(await self._ask(core.lookup, parent_inode, text))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         try:
-            self._core.forget(inode_list)
+            await self._ask(self._core.forget, inode_list)
         except Exception as error:  # noqa: BLE001 - there is nobody to answer to
             translate(error, "forget")
 
     @_handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return self._attributes(self._core.getattr(inode))
+        return self._attributes(await self._ask(self._core.getattr, inode))
 
     @_handler
     async def setattr(
@@ -132,54 +145,55 @@ class Operations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
         size = attr.st_size if fields.update_size else None
-        return self._attributes(self._core.setattr(inode, change, size, fh))
+        return self._attributes(await self._ask(self._core.setattr, inode, change, size, fh))
 
     @_handler
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> bytes:
         if self._core.is_slow(inode):
             return os.fsencode(await self._apart(self._core.readlink, inode))
-        return os.fsencode(self._core.readlink(inode))
+        return os.fsencode(await self._ask(self._core.readlink, inode))
 
     @_handler
     async def mkdir(
         self, parent_inode: InodeT, name: bytes, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
         mode = ModeT(stat_module.S_IMODE(mode))
-        return self._attributes(
-            self._core.mkdir(parent_inode, os.fsdecode(name), mode, self._owner(ctx))
+        made = await self._ask(
+            self._core.mkdir, parent_inode, os.fsdecode(name), mode, self._owner(ctx)
         )
+        return self._attributes(made)
 
     @_handler
     async def mknod(
         self, parent_inode: InodeT, name: bytes, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._attributes(
-            self._core.mknod(parent_inode, os.fsdecode(name), mode, self._owner(ctx))
+        made = await self._ask(
+            self._core.mknod, parent_inode, os.fsdecode(name), mode, self._owner(ctx)
         )
+        return self._attributes(made)
 
     @_handler
     async def symlink(
         self, parent_inode: InodeT, name: bytes, target: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._attributes(
-            self._core.symlink(
-                parent_inode, os.fsdecode(name), os.fsdecode(target), self._owner(ctx)
-            )
-        )
+        texts = os.fsdecode(name), os.fsdecode(target)
+        made = await self._ask(self._core.symlink, parent_inode, *texts, self._owner(ctx))
+        return self._attributes(made)
 
     @_handler
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._attributes(self._core.link(inode, new_parent_inode, os.fsdecode(new_name)))
+        text = os.fsdecode(new_name)
+        return self._attributes(await self._ask(self._core.link, inode, new_parent_inode, text))
 
     @_handler
     async def unlink(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> None:
-        self._core.unlink(parent_inode, os.fsdecode(name))
+        await self._ask(self._core.unlink, parent_inode, os.fsdecode(name))
 
     @_handler
     async def rmdir(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> None:
-        self._core.rmdir(parent_inode, os.fsdecode(name))
+        await self._ask(self._core.rmdir, parent_inode, os.fsdecode(name))
 
     @_handler
     async def rename(
@@ -203,13 +217,13 @@ class Operations(pyfuse3.Operations):
                 # What is renamed onto CURRENT is judged by its bytes.
                 for number in filter(None, (core.number_of(*one) for one in names)):
                     await trio.to_thread.run_sync(_write_back, number)
-            await trio.to_thread.run_sync(core.rename, *names[0], *names[1], how)
+            await self._wait_for_disk(core.rename, *names[0], *names[1], how)
         else:
-            core.rename(*names[0], *names[1], how)
+            await self._ask(core.rename, *names[0], *names[1], how)
         # The kernel moved its entry with the old name's long life to a name that must have none.
         for one in names:
             if self._cache and core.is_volatile(*one):
-                pyfuse3.invalidate_entry_async(InodeT(one[0]), os.fsencode(one[1]), 0, True)
+                _drop_name(*one)
 
     # -- open files
 
@@ -217,59 +231,81 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: InodeT, name: bytes, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        entry, opened = self._core.create(
-            parent_inode, os.fsdecode(name), mode, flags, self._owner(ctx)
-        )
+        text, owner = os.fsdecode(name), self._owner(ctx)
+        entry, opened = await self._ask(self._core.create, parent_inode, text, mode, flags, owner)
         return self._file_info(opened), self._attributes(entry)
 
     @_handler
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        return self._file_info(self._core.open(inode, flags))
+        return self._file_info(await self._ask(self._core.open, inode, flags))
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         try:
+            # As `_ask`, without its cost.
+            if self._faults is not None and self._faults.armed:
+                return await self._apart(self._core.read, fh, size, off)
             return self._file(fh).read(size, off)
         except Exception as error:  # noqa: BLE001 - nothing may leave a handler
             raise FUSEError(translate(error, "read")) from None
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         try:
-            handle = self._file(fh)
-            if handle.slow:
-                return await trio.to_thread.run_sync(self._core.write, fh, buf, off)
-            done = handle.write(buf, off)
-            # A kernel that writes pages back takes any answer but an error for "all is written".
-            # After a short count the next call says what is wrong (vfs.base.File.write_at).
-            while done < len(buf) and self.enable_writeback_cache:
-                done += handle.write(buf[done:], off + done)
-            return done
+            if self._file(fh).slow:
+                return await self._wait_for_disk(self._core.write, fh, buf, off)
+            if self._faults is not None and self._faults.armed:
+                return await self._write_with_faults(fh, off, buf)
+            return self._write(fh, off, buf)
         except Exception as error:  # noqa: BLE001 - nothing may leave a handler
             raise FUSEError(translate(error, "write")) from None
 
+    def _write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        handle = self._file(fh)
+        done = handle.write(buf, off)
+        # A kernel that writes pages back takes any answer but an error for "all is written".
+        # After a short count the next call says what is wrong (vfs.base.File.write_at).
+        while done < len(buf) and self.enable_writeback_cache:
+            more = handle.write(buf[done:], off + done)
+            if not more:
+                raise OSError(errno.EIO, "nothing was written, and no reason given")
+            done += more
+        return done
+
+    async def _write_with_faults(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        try:
+            return await self._apart(self._write, fh, off, buf)
+        finally:
+            # Not waited for: the kernel may hold the pages until it has our answer.
+            for number in self._core.take_spoilt():
+                trio.lowlevel.spawn_system_task(trio.to_thread.run_sync, _write_back, number)
+
     @_handler
     async def flush(self, fh: FileHandleT) -> None:
-        self._core.flush(fh)
+        await self._ask(self._core.flush, fh)
 
     @_handler
     async def release(self, fh: FileHandleT) -> None:
-        self._core.release(fh)
+        await self._ask(self._core.release, fh)
 
     @_handler
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
         sync = functools.partial(self._core.sync, fh, data_only=datasync)
-        await trio.to_thread.run_sync(sync)
+        try:
+            await self._wait_for_disk(sync)
+        finally:
+            for number in self._core.take_spoilt():
+                await trio.to_thread.run_sync(_write_back, number)
 
     # -- folders
 
     @_handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        return FileHandleT(self._core.open_folder(inode))
+        return FileHandleT(await self._ask(self._core.open_folder, inode))
 
     @_handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         core = self._core
         entries = core.list_folder(fh, start_id)
-        if core.is_slow(core.handles.folder(fh).inode.number):
+        if self._may_wait() or core.is_slow(core.handles.folder(fh).inode.number):
             some = itertools.islice(entries, LISTED_AT_ONCE)
             entries = await self._apart(lambda: list(some))
         for name, found, position in entries:
@@ -285,7 +321,7 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        await trio.to_thread.run_sync(self._core.sync_folder, fh)
+        await self._wait_for_disk(self._core.sync_folder, fh)
 
     @_handler
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -297,6 +333,21 @@ class Operations(pyfuse3.Operations):
         return answer
 
     # -- helpers
+
+    def _may_wait(self) -> bool:
+        return self._faults is not None and self._faults.armed
+
+    async def _ask(self, ask: Callable[..., R], *args: object) -> R:
+        """Ask the core something that is answered at once, unless a fault makes it wait."""
+        if self._may_wait():
+            return await self._apart(ask, *args)
+        return ask(*args)
+
+    async def _wait_for_disk(self, ask: Callable[..., R], *args: object) -> R:
+        """Ask the core something that waits for the disk; with a fault perhaps for ever."""
+        if self._may_wait():
+            return await self._apart(ask, *args)
+        return await trio.to_thread.run_sync(ask, *args)
 
     async def _apart(self, ask: Callable[..., R], *args: object) -> R:
         """Ask the core something that may take long, in a thread.
@@ -313,7 +364,8 @@ class Operations(pyfuse3.Operations):
 
     def _file_info(self, opened: Opened) -> FileInfo:
         direct = opened.direct or not self._cache
-        return FileInfo(fh=FileHandleT(opened.handle), direct_io=direct, keep_cache=not direct)
+        keep = not (direct or self._exact)
+        return FileInfo(fh=FileHandleT(opened.handle), direct_io=direct, keep_cache=keep)
 
     def _attributes(self, entry: Entry) -> EntryAttributes:
         found, answer = entry.stat, EntryAttributes()

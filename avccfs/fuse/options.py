@@ -32,6 +32,10 @@ class MountOptions:
     """Look at a directory that somebody else has open: no lock, read-only, no caching."""
     write_through: bool = False
     """Every write is a request of its own, instead of being collected by the kernel."""
+    faults: tuple[str, ...] = ()
+    """Lines of a fault plan; even one that says nothing makes the mount exact."""
+    overlay: str | None = None
+    """Where changes go instead of into the source: a directory, or "" for memory."""
     foreground: bool = False
     views_name: str = ".avccfs"
     """What the hidden folder of views is called; empty for none."""
@@ -47,9 +51,14 @@ class MountOptions:
         return not self.unlocked
 
     @property
+    def exact(self) -> bool:
+        """Whether operations must be those of the engine, one by one, because faults count them."""
+        return bool(self.faults)
+
+    @property
     def write_back(self) -> bool:
         """Whether the kernel may collect writes."""
-        return not (self.write_through or self.read_only or self.unlocked)
+        return not (self.write_through or self.exact or self.read_only or self.unlocked)
 
     def with_views(self, name: str) -> MountOptions:
         """These options with another name for the hidden folder. Raises `UsageError`."""
@@ -76,6 +85,8 @@ class MountOptions:
                 options = replace(options, write_through=True)
             elif key == "views_name" and equals:
                 options = options.with_views(value)
+            elif key == "overlay" and (value or not equals):
+                options = replace(options, overlay=os.path.abspath(value) if value else "")
             elif key == "log_file" and value:
                 options = replace(options, log_file=os.path.abspath(value))
             elif word in _KERNEL_WORDS or (key in _KERNEL_VALUES and equals):
@@ -85,7 +96,7 @@ class MountOptions:
             else:
                 raise UsageError(
                     f"unknown mount option {word!r}; known are: ro, rw, unlocked, write_through, "
-                    f"views_name=NAME, log_file=FILE, {', '.join(sorted(_KERNEL_WORDS))}, "
+                    f"overlay[=DIR], views_name=NAME, log_file=FILE, {', '.join(sorted(_KERNEL_WORDS))}, "
                     f"{', '.join(f'{name}=' for name in sorted(_KERNEL_VALUES))}"
                 )
         return replace(options, kernel=frozenset(kernel))

@@ -21,6 +21,7 @@ import trio
 
 from avccfs.fs.core import Core
 from avccfs.fuse import mounts
+from avccfs.fuse.control import Service, converse
 from avccfs.fuse.operations import Operations
 from avccfs.fuse.options import MountOptions
 from avccfs.fuse.unmounting import unmount
@@ -47,13 +48,17 @@ def serve(
     *,
     source: str,
     on_ready: Callable[[], None],
+    service: Service | None = None,
 ) -> None:
     """Mount `core` at `mountpoint` and serve it until it is unmounted.
 
-    `source` is the name that mount tables show. `on_ready` is called once the mount answers. Raises
-    `MountFailedError`. The caller closes the core.
+    `source` is the name that mount tables show. `on_ready` is called once the mount answers.
+    `service` answers what other processes ask about the mount. Raises `MountFailedError`. The caller
+    closes the core.
     """
-    operations = Operations(core, write_back=options.write_back, cache=options.caching)
+    operations = Operations(
+        core, write_back=options.write_back, cache=options.caching, exact=options.exact
+    )
     _raise_descriptor_limit()
     # The kernel has applied the caller's umask already.
     os.umask(0)
@@ -61,7 +66,7 @@ def serve(
         pyfuse3.init(operations, mountpoint, options.for_libfuse(source))
     except RuntimeError as error:
         raise MountFailedError(_why_not(mountpoint, options)) from error
-    life = _Life(mountpoint, on_ready)
+    life = _Life(mountpoint, on_ready, service)
     try:
         trio.run(life.run)
     finally:
@@ -70,9 +75,12 @@ def serve(
 
 
 class _Life:
-    def __init__(self, mountpoint: str, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, mountpoint: str, on_ready: Callable[[], None], service: Service | None
+    ) -> None:
         self._mountpoint = mountpoint
         self._on_ready = on_ready
+        self._service = service
         self.unmounted = False
 
     async def run(self) -> None:
@@ -109,8 +117,8 @@ class _Life:
         _watchers.add(connection)
         with contextlib.suppress(OSError):
             await connection.send(greeting)
-            # Nothing is ever said to us: it returns when the other side has gone.
-            await connection.recv(1)
+            # Returns when the other side has gone.
+            await converse(connection, self._service)
         _watchers.remove(connection)
         connection.close()
 

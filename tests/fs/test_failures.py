@@ -84,6 +84,7 @@ class Buggy:
             raise RuntimeError("a bug")
 
         self.handles = SimpleNamespace(file=file)
+        self.faults = None
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         def fail(*args: object, **kwargs: object) -> None:

@@ -1,0 +1,57 @@
+"""`avccfs discard MOUNTPOINT|DIR`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from avccfs.errors import UsageError
+from avccfs.fuse import mounts
+
+
+@click.command("discard")
+@click.argument("overlay")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def command(overlay: str, yes: bool) -> int:
+    """Drop what was changed on OVERLAY: it shows its source again.
+
+    OVERLAY is a mount point, or the directory given to --overlay. The source is not touched.
+    """
+    from avccfs.cli.overlays import target
+    from avccfs.vfs.overlay import LowerChangedError
+
+    try:
+        with target(overlay, read_only=False) as found:
+            difference = found.diff(None)
+            if not difference.half_committed:
+                for line in difference.lines:
+                    click.echo(line)
+                if difference.empty:
+                    return 0
+                if not _agreed(yes=yes):
+                    click.echo("Nothing was dropped.")
+                    return 0
+            found.discard()
+    except LowerChangedError as error:
+        if mounts.mount_at(mounts.resolve(overlay)) is not None:
+            raise
+        # What the changes are cannot be told any more, but they can still go.
+        click.echo(f"avccfs: {error}", err=True)
+        if not _agreed(yes=yes):
+            click.echo("Nothing was dropped.")
+            return 0
+        from avccfs.storage.rehearsal import discard_unopened
+
+        discard_unopened(os.path.realpath(overlay))
+    click.echo("The changes are gone.")
+    return 0
+
+
+def _agreed(*, yes: bool) -> bool:
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is there to be asked; if this is what you want, say --yes")
+    return click.confirm("Drop these changes for good?", default=False)

@@ -1,0 +1,137 @@
+"""What a mount answers to other processes: its faults, and what an overlay has changed.
+
+The transport is `fuse.control`'s; here is what the questions mean.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from avccfs.errors import UsageError
+from avccfs.fs.core import Core
+from avccfs.fs.faultwords import rule_lines, tell_plan
+from avccfs.storage import changetext
+from avccfs.storage.rehearsal import Rehearsal
+from avccfs.vfs.fault import FaultPlan
+
+Progress = Callable[[int, int, str], None]
+
+_COLLECTING = (
+    "this mount lets the kernel collect writes, so the rule sees the kernel's writes and not the "
+    "engine's, and reads only where nothing is cached; mount with --fault none to have them one by one"
+)
+
+
+class MountService:
+    """Answers questions about one mount."""
+
+    def __init__(
+        self, core: Core, *, rehearsal: Rehearsal | None = None, exact: bool = False
+    ) -> None:
+        """`rehearsal` is what lies below, where it is an overlay. `exact` as in `MountOptions`."""
+        self._core = core
+        self._rehearsal = rehearsal
+        self._rehearsing = threading.Lock()
+        self._exact = exact
+        self._questions: dict[str, Callable[[Mapping[str, object], Progress], object]] = {
+            "tell-faults": self._tell_faults,
+            "faults": self._faults,
+            "stats": self._stats,
+            "diff": self._diff,
+            "commit": self._commit,
+            "discard": self._discard,
+        }
+
+    def is_quick(self, name: str) -> bool:
+        """Faults are changed between two requests, and even while every thread is held up."""
+        return name in ("tell-faults", "faults", "stats")
+
+    def answer(self, name: str, details: Mapping[str, object], progress: Progress) -> object:
+        """See `fuse.control.Service`."""
+        question = self._questions.get(name)
+        if question is None:
+            raise UsageError(
+                f"this mount does not know what {name!r} is: it was made by another version of avccfs"
+            )
+        return question(details, progress)
+
+    # -- faults
+
+    def _plan(self) -> FaultPlan:
+        if self._core.faults is None:
+            raise UsageError("nothing can go wrong on this mount")
+        return self._core.faults
+
+    def _tell_faults(self, details: Mapping[str, object], progress: Progress) -> object:
+        done = tell_plan(self._plan(), str(details["line"]))
+        late = self._plan().armed and not self._exact and not self._core.read_only
+        return {"done": done, "warning": _COLLECTING if late else None}
+
+    def _faults(self, details: Mapping[str, object], progress: Progress) -> object:
+        plan = self._plan()
+        return {"lines": list(rule_lines(plan)), "rules": plan.stats()["rules"]}
+
+    def _stats(self, details: Mapping[str, object], progress: Progress) -> object:
+        return self._plan().stats()
+
+    # -- overlays
+
+    def _overlay(self) -> Rehearsal:
+        if self._rehearsal is None:
+            raise UsageError(
+                "this mount is no overlay: what is changed on it is changed in the source. Mount with "
+                "--overlay to rehearse"
+            )
+        return self._rehearsal
+
+    def _diff(self, details: Mapping[str, object], progress: Progress) -> object:
+        rehearsal = self._overlay()
+        self._core.fetch()
+        if rehearsal.is_half_committed():
+            return {"half_committed": True, "source": rehearsal.source}
+        changes = rehearsal.changes(_told(progress))
+        return {
+            "half_committed": False,
+            "source": rehearsal.source,
+            "empty": changes.empty,
+            "digest": changes.digest,
+            "lines": list(changetext.as_lines(changes)),
+            "json": changetext.as_json(changes),
+        }
+
+    def _commit(self, details: Mapping[str, object], progress: Progress) -> object:
+        rehearsal = self._overlay()
+        self._core.fetch()
+        with self._rehearsing:
+            busy = rehearsal.overlay.busy()
+            if not busy:
+                rehearsal.commit(str(details["digest"]), _told(progress))
+                # What lies below has other identities now.
+                self._core.start_over()
+        return {"busy": busy}
+
+    def _discard(self, details: Mapping[str, object], progress: Progress) -> object:
+        rehearsal = self._overlay()
+        self._core.fetch()
+        with self._rehearsing:
+            busy = rehearsal.overlay.busy()
+            if not busy:
+                rehearsal.discard()
+                self._core.start_over()
+        return {"busy": busy}
+
+
+def _told(progress: Progress) -> Progress:
+    """Progress, a few times a second."""
+    last = 0.0
+
+    def tell(done: int, total: int, what: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 0.1:
+            last = now
+            progress(done, total, what)
+
+    return tell
