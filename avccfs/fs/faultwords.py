@@ -49,7 +49,7 @@ def rule_lines(plan: FaultPlan) -> Iterator[str]:
     """The rules, one a line, each a line that would add it, and behind it what it has done."""
     for rule in plan.rules():
         held = f", {rule.stalled} stalled now" if rule.stalled else ""
-        yield f"{rule.text}{_REMARK}{rule.id}: {rule.fired} of {rule.matched} calls{held}"
+        yield f"{rule.text}{_REMARK}{rule.id}: fired on {rule.fired} of {rule.matched} calls{held}"
 
 
 def _number(word: str, line: str) -> int:
