@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avccfs.vfs.base import Directory, Open
+from avccfs.vfs.base import Directory, Open, Rename
 from avccfs.vfs.fault import (
     Amount,
     CorruptBit,
@@ -140,6 +140,7 @@ def test_a_torn_write_leaves_what_was_named_and_fails(
     assert str(fault["did"]).startswith(did)
     assert (fault["offset"], fault["length"], fault["call"]) == (offset, 2000, 2)
     assert plan.bytes() == sum(stop - start for start, stop in parts) + 5
+    assert plan.failures() == 1
 
 
 def test_a_torn_write_fails_with_the_errno_it_was_given(plan: FaultPlan, file: FaultFile) -> None:
@@ -300,7 +301,10 @@ class TestWhoMustKnow:
         directory.rename("000002.log", "folder/a")
         directory.rename("folder", "lost")
         fails(file.write_at, DATA, 0)
-        assert spoiled == ["000002.log", "lost/a"]
+        directory.inner.open("other", NEW).close()
+        directory.rename("lost/a", "other", Rename.EXCHANGE)
+        fails(file.write_at, DATA, 0)
+        assert spoiled == ["000002.log", "lost/a", "other"]
 
 
 # --- the arithmetic ---------------------------------------------------------------------------

@@ -130,6 +130,45 @@ class TestWhatIsLost:
             assert content(directory) == b"0123" + bytes(4)
             file.close()
 
+    def test_what_is_written_during_a_sync_waits_for_the_next(
+        self, plan: FaultPlan, directory: FaultDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = directory.open(LOG, NEW)
+        file.write_at(b"0123", 0)
+
+        def during(_: File, *, data_only: bool) -> None:
+            file.write_at(b"ab", 1)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(file.inner), "sync", during)
+            file.sync()
+        assert content(directory) == b"0ab3"
+        drop(plan, file)
+        assert content(directory) == b"0123"
+        file.close()
+
+    def test_what_is_written_during_a_sync_that_fails_adds_to_what_was_before(
+        self, plan: FaultPlan, directory: FaultDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = directory.open(LOG, NEW)
+        file.write_at(b"01234567", 0)
+        file.sync()
+        file.write_at(b"bcd", 2)
+
+        def during(_: File, *, data_only: bool) -> None:
+            file.write_at(b"WXYZ", 0)
+            file.write_at(b"UV", 4)
+            raise OSError(errno.EDQUOT, "", LOG)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(file.inner), "sync", during)
+            with pytest.raises(OSError, match=LOG):
+                file.sync()
+        assert content(directory) == b"WXYZUV67"
+        assert drop(plan, file).startswith("6 bytes")
+        assert content(directory) == b"01234567"
+        file.close()
+
     def test_a_failed_sync_of_another_kind_loses_nothing(
         self, plan: FaultPlan, directory: FaultDirectory
     ) -> None:
@@ -320,19 +359,52 @@ class TestIdentity:
         again.close()
 
 
-def test_what_is_too_much_to_remember_counts_as_written_back(
-    inner: Directory, plan: FaultPlan
-) -> None:
-    directory = FaultDirectory(inner, plan, track=True, track_limit=4)
-    file = written(directory, b"0123456789")
-    file.write_at(b"abc", 0)
-    file.write_at(b"xyz", 5)
-    file.write_at(b"tail", 10)
-    drop(plan, file)
-    assert content(directory) == b"01234xyz89" + bytes(4)
-    file.write_at(b"1234", 0)
-    drop(plan, file)
-    assert content(directory) == b"01234xyz89" + bytes(4), "the room was given back"
+class TestMemory:
+    @pytest.fixture
+    def directory(self, inner: Directory, plan: FaultPlan) -> FaultDirectory:
+        return FaultDirectory(inner, plan, track=True, track_limit=4)
+
+    def test_what_is_too_much_to_remember_counts_as_written_back(
+        self, plan: FaultPlan, directory: FaultDirectory
+    ) -> None:
+        file = written(directory, b"0123456789")
+        file.write_at(b"abc", 0)
+        file.write_at(b"xyz", 5)
+        file.write_at(b"tail", 10)
+        drop(plan, file)
+        assert content(directory) == b"01234xyz89" + bytes(4)
+        file.close()
+
+    @pytest.mark.parametrize("how", ["sync", "drop", "truncate", "remove"])
+    def test_the_room_is_given_back(
+        self, plan: FaultPlan, directory: FaultDirectory, how: str
+    ) -> None:
+        for _ in range(3):
+            file = written(directory, b"0123456789")
+            file.write_at(b"abcd", 4)
+            match how:
+                case "sync":
+                    file.sync()
+                case "drop":
+                    drop(plan, file)
+                case "truncate":
+                    file.truncate(4)
+                case _:
+                    file.close()
+                    directory.remove(LOG)
+                    file = written(directory, b"0123456789")
+            file.write_at(b"wxyz", 0)
+            drop(plan, file)
+            assert content(directory)[:4] == b"0123"
+            file.close()
+
+
+def test_a_disk_that_was_full_keeps_its_size(plan: FaultPlan) -> None:
+    directory = FaultDirectory(MemoryDirectory(capacity=4096), plan, track=True)
+    file = written(directory, b"x" * 4000)
+    assert file.write_at(b"y" * 1000, 4000) == 96
+    assert drop(plan, file).startswith("96 bytes")
+    assert content(directory) == b"x" * 4000 + bytes(96)
     file.close()
 
 
@@ -345,6 +417,7 @@ def test_caches_above_are_told(plan: FaultPlan, directory: FaultDirectory) -> No
     assert told == []
     drop(plan, file)
     assert told == [LOG]
+    assert plan.failures() == 1
     file.close()
 
 

@@ -549,6 +549,14 @@ class TestAdmission:
         assert plan.armed
         assert plan.count() == 0
 
+    def test_it_is_left_for_a_later_call_whoever_came_in_between(self, plan: FaultPlan) -> None:
+        plan.add("write times 1: torn prefix 2")
+        with plan.admit(Op.WRITE, LOG):
+            assert not acts(plan, Op.WRITE, TABLE)
+        assert plan.armed
+        with plan.ticket(Call(Op.WRITE, Kind.TABLE, TABLE)) as ticket:
+            assert [hit.number for hit in ticket.hits] == [3]
+
     def test_a_rule_that_comes_too_late_waits_for_the_next_call(
         self, plan: FaultPlan, directory: FaultDirectory
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter_ns
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -69,7 +70,10 @@ class FaultFile:
         self._tallies = plan.tallies.of_file(self._kind)
         self._closed = False
         # The hot path: looked up once.
-        self._read, self._write = inner.read_at, inner.write_at
+        self._read = inner.read_at
+        self._write: Callable[[Buffer, int], int] = inner.write_at
+        if track is not None:
+            self._write = partial(track.write, inner)
         self._reads, self._writes = self._tallies.read, self._tallies.write
 
     def read_at(self, size: int, offset: int) -> bytes:
@@ -87,7 +91,7 @@ class FaultFile:
 
     def write_at(self, data: Buffer, offset: int) -> int:
         """Op.WRITE. Unlike any other file's, a count made short by a rule warns of nothing."""
-        if self._plan.armed or self.track is not None:
+        if self._plan.armed:
             return self._write_armed(data, offset)
         begun = perf_counter_ns()
         try:
@@ -108,11 +112,10 @@ class FaultFile:
 
     def sync(self, *, data_only: bool = False) -> None:
         """Op.SYNC."""
-        if self._plan.armed or self.track is not None:
+        if self._plan.armed:
             self._sync_armed(data_only=data_only)
         else:
-            tally = self._tallies.sync
-            self._carry(Op.SYNC, tally, self.inner.sync, data_only=data_only)
+            self._tallies.sync.count(self._sync, data_only=data_only)
 
     def stat(self) -> Stat:
         """Op.STAT."""
@@ -170,7 +173,7 @@ class FaultFile:
         try:
             with self._ticket(Op.WRITE, self._writes, offset, length) as ticket:
                 if not ticket.hits:
-                    ticket.moved = self._put(data, offset)
+                    ticket.moved = self._write(data, offset)
                 else:
                     spoiled = any(not isinstance(hit.rule.what, Short) for hit in ticket.hits)
                     self._write_faulty(ticket, bytes(memoryview(data).cast("B")), offset)
@@ -186,10 +189,7 @@ class FaultFile:
                 for hit in ticket.hits:
                     dropped = True
                     self._drop(ticket, hit)
-                if self.track is None:
-                    self.inner.sync(data_only=data_only)
-                else:
-                    self.track.sync(lambda: self.inner.sync(data_only=data_only))
+                self._sync(data_only=data_only)
         finally:
             if dropped:
                 self._owner.spoiled(self)
@@ -206,20 +206,21 @@ class FaultFile:
                 ticket.did(hit, did)
             elif isinstance(what, TornPrefix | TornAt | TornSectors):
                 self._tear(ticket, hit, what, data, offset)
-        ticket.moved = self._put(data, offset)
+        ticket.moved = self._write(data, offset)
 
     def _tear(self, ticket: Ticket, hit: Hit, what: Torn, data: bytes, offset: int) -> None:
         parts = what.parts(offset, len(data))
         for start, stop in parts:
-            ticket.moved += self._put(data[start:stop], offset + start)
+            ticket.moved += self._write(data[start:stop], offset + start)
         ticket.did(hit, f"{parts_text(parts, len(data))}, then {error_word(what.error)}")
         ticket.faulted = True
         raise os_error(what.error, self.path)
 
-    def _put(self, data: Buffer, offset: int) -> int:
+    def _sync(self, *, data_only: bool) -> None:
         if self.track is None:
-            return self._write(data, offset)
-        return self.track.write(self.inner, data, offset)
+            self.inner.sync(data_only=data_only)
+        else:
+            self.track.sync(partial(self.inner.sync, data_only=data_only))
 
     def _drop(self, ticket: Ticket, hit: Hit) -> None:
         what = hit.rule.what

@@ -105,7 +105,7 @@ class Tally:
         seen = 0
         for n, count in enumerate(self._buckets):
             seen += count
-            if seen and seen >= share * self.calls:
+            if seen >= share * self.calls:
                 return min(float(1 << n), self.max_ns / 1000)
         return 0.0
 
