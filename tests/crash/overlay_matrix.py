@@ -28,6 +28,11 @@ from avccfs.vfs.snapshot import Snapshot, put
 # Tears of a page are what a disk does; of a record in the ledger three are as good as a hundred.
 ROUGH = Granularity(every_byte_up_to=0, sector=4096, most_tears=2, most_versions=512)
 
+# For many histories instead of one: the states that lose a run, or one thing, or all but one.
+SPARSE = Granularity(
+    every_byte_up_to=0, sector=4096, most_tears=1, most_versions=12, most_names=32, most_states=200
+)
+
 Step = Callable[[Directory], None]
 LOCKS = ("LOCK",)
 
@@ -117,13 +122,13 @@ def carried_out(fill: Step, steps: Sequence[Step]) -> History:
     history = History(trace, lower, [see(plain)])
     history.ends[0] = len(trace)
     for number, step in enumerate(steps, start=1):
-        step(overlay)
-        step(plain)
+        done = _attempt(step, overlay)
+        assert done == _attempt(step, plain)
         view = see(plain)
         history.views.append(view)
         history.ends.append(len(trace))
         names, synced = history.names_kept[-1], dict(history.content_kept[-1])
-        told = step.__name__
+        told = step.__name__ if done is None else ""
         if told == "sync names":
             names = number
         elif told.startswith("sync "):
@@ -139,11 +144,20 @@ def carried_out(fill: Step, steps: Sequence[Step]) -> History:
     return history
 
 
-def complaints(history: History) -> Iterator[str]:
+def _attempt(step: Step, directory: Directory) -> int | None:
+    """Carry a step out; returns the errno it failed with."""
+    try:
+        step(directory)
+    except OSError as exc:
+        return exc.errno
+    return None
+
+
+def complaints(history: History, granularity: Granularity = ROUGH) -> Iterator[str]:
     """What is wrong in any state that a crash may leave, in words."""
     found: dict[bytes, Seen] = {}
     judged: set[tuple[bytes, int]] = set()
-    for point in reachable(history.trace, WEAKEST, ROUGH):
+    for point in reachable(history.trace, WEAKEST, granularity):
         step = history.step_at(point.position) if point.position >= history.ends[0] else 0
         for state in point:
             if (state.digest, step) in judged:
@@ -220,11 +234,11 @@ def _resized(versions: Sequence[bytes]) -> list[range]:
     return [range(min(pair), max(pair)) for pair in itertools.pairwise(sizes)]
 
 
-def crash_states(history: History) -> Iterator[State]:
-    """Every state once."""
+def crash_states(history: History, *, since: int = 0) -> Iterator[State]:
+    """Every state from a position of the trace on, once."""
     told: set[bytes] = set()
     for point in reachable(history.trace, WEAKEST, ROUGH):
-        for state in point:
+        for state in point if point.position >= since else ():
             if state.digest not in told:
                 told.add(state.digest)
                 yield state

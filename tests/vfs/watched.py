@@ -67,7 +67,7 @@ class Refuses:
         self._path = path
 
     def __call__(self, what: str, path: str) -> None:
-        if what in self._what and path == (self._path or path):
+        if what in self._what and self._path in (None, path):
             self.count += 1
             raise OSError(self._code, os.strerror(self._code), path)
 

@@ -31,8 +31,9 @@ _THEIRS = b"\0"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
-Recorder = Callable[["FileNode", dict[str, object]], int | None]
-"""Writes down new fields of a file's state; returns the ticket, None if the file has no name left."""
+Recorder = Callable[["FileNode", dict[str, object], Callable[[], None]], int | None]
+"""Writes down new fields of a file's state, and then, with the mutex of the tree held, calls what it
+is given. Returns the ticket; None, and nothing is written down, if the file has no name left."""
 
 
 class FileNode(Node):
@@ -314,13 +315,13 @@ class FileNode(Node):
                 data.sync()
             self.limit = size
             self.straight = False
-            self._hold = self._record(self, {"limit": size}) or 0
+            self._hold = self._record(self, {"limit": size}, _nothing) or 0
             self.straight = self._writable and not self.limit and not self._hold
 
     def _settle_limit(self) -> None:
         """A lowered limit is durable before the file grows: lower bytes must not come back."""
         if self.limit < self.state.limit and self.state.nlink:
-            self._hold = self._record(self, {"limit": self.limit}) or 0
+            self._hold = self._record(self, {"limit": self.limit}, _nothing) or 0
         if self._hold:
             self._store.settle(self._hold)
             self._hold = 0
@@ -342,22 +343,25 @@ class FileNode(Node):
             if store.durable and limit:
                 # Its full size first: it may be named after a crash before anything else is there.
                 file.sync()
-            self.limit = limit
-            self._marks, self._marks_known = bytearray(), True
-            ticket = self._record(
-                self, {"data": number, "limit": limit, "own": merged(self.state.own, own)}
-            )
+            own = merged(self.state.own, own)
+
+            def take_over() -> None:
+                if not self.state.nlink:
+                    self.state = replace(self.state, data=number, limit=limit, own=own)
+                # The limit before the file: readers look at the file first.
+                self.limit = limit
+                self._marks, self._marks_known = bytearray(), True
+                self._loose = store.durable
+                self._writable = True
+                self._adopt(file)
+
+            fields = {"data": number, "limit": limit, "own": own}
+            if self._record(self, fields, take_over) is None:
+                store.delete(number)
         except BaseException:
-            self.limit = self.state.limit
             file.close()
             store.delete(number)
             raise
-        if ticket is None:
-            self.state = replace(self.state, data=number, limit=limit, own=own)
-            store.delete(number)
-        self._loose = store.durable
-        self._writable = True
-        self._adopt(file)
         return file
 
     def adopt_new(self, file: File) -> None:
@@ -391,7 +395,7 @@ class FileNode(Node):
                     uid=own.uid if wanted.uid is None else None,
                     gid=own.gid if wanted.gid is None else None,
                 )
-                self._record(self, {"own": kept})
+                self._record(self, {"own": kept}, _nothing)
 
     # Keeping
 
@@ -445,6 +449,10 @@ class FileNode(Node):
         data = self.data
         if self._fresh and data is not None and self._store.durable and self.state.nlink:
             self._keep(data, data_only=True)
+
+
+def _nothing() -> None:
+    """Nothing is to be done then."""
 
 
 def dress(file: File, told: Stat) -> Attributes:

@@ -58,8 +58,12 @@ class Ledger(Protocol):
     def sync(self, ticket: int) -> int:
         """Make everything up to a ticket durable; returns up to which ticket all is."""
 
+    @property
+    def reached(self) -> int:
+        """Up to which ticket all is durable."""
+
     def overgrown(self) -> bool:
-        """Whether it is time to `restart`."""
+        """Whether it is time to `restart`: it has grown, or a sync of it failed."""
 
     def restart(self, payload: bytes) -> None:
         """Begin anew with this as the first record, durably."""
@@ -78,6 +82,11 @@ class NullLedger:
     def sync(self, ticket: int) -> int:
         """Nothing to do."""
         return ticket
+
+    @property
+    def reached(self) -> int:
+        """No ticket was given."""
+        return 0
 
     def overgrown(self) -> bool:
         """Never."""
@@ -155,6 +164,11 @@ class FileLedger:
                         self._doubtful = True
                         raise
                     self._synced = reached
+        return self._synced
+
+    @property
+    def reached(self) -> int:
+        """See `Ledger`."""
         return self._synced
 
     def overgrown(self) -> bool:

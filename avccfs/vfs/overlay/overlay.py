@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -82,11 +82,12 @@ class Overlay:
                 self._store = Store.in_memory()
                 self._listing = listing.take(lower) if check else None
             else:
-                self._upper_lock = upper.lock(exclusive=not upper.read_only)
+                self._upper_lock = _lock_upper(upper)
                 if self._upper_lock is not None:
                     undo.callback(self._upper_lock.release)
                 self._open_upper(upper, check=check, any_source=any_source)
             self._tree.record = self._write_down
+            self._store.begin_anew = self._begin_anew
             undo.pop_all()
 
     def _take_lower_lock(self) -> DirectoryLock | None:
@@ -388,12 +389,14 @@ class Overlay:
 
     def _leave(self, node: FileNode, writable: bool) -> None:
         """Give back what `_use` gave."""
+        with self._tree.mutex:
+            node.writers -= writable
+            was_last = writable and not node.writers
         try:
-            if writable and node.writers == 1:
+            if was_last:
                 node.leave()
         finally:
             with self._tree.mutex:
-                node.writers -= writable
                 files = node.shut() if self._tree.unpin(node) else []
             for file in files:
                 file.close()
@@ -554,30 +557,28 @@ class Overlay:
 
     def _write_down(self, change: Change) -> int:
         if self._store.durable:
-            if self._store.ledger.overgrown():
-                self._start_afresh()
+            self._begin_anew()
             self._ticket = self._store.ledger.append(encode(self._tree.told_of(change)))
         return self._ticket
 
-    def _start_afresh(self) -> None:
-        self._store.ledger.restart(encode({**self._header(), **self._tree.to_json()}))
-
-    def _settle(self) -> None:
-        """Make all changes of names durable."""
+    def _begin_anew(self) -> None:
         with self._tree.mutex:
             if self._store.ledger.overgrown():
-                self._start_afresh()
-            ticket = self._ticket
-        self._store.settle(ticket)
+                everything = {**self._header(), **self._tree.to_json()}
+                self._store.ledger.restart(encode(everything))
 
-    def _note(self, node: FileNode, fields: dict[str, object]) -> int | None:
-        """Change what is remembered of a file; None if no name leads to it any more."""
+    def _note(
+        self, node: FileNode, fields: dict[str, object], then: Callable[[], None]
+    ) -> int | None:
+        """See `content.Recorder`."""
         with self._tree.mutex:
             if not node.state.nlink:
+                then()
                 return None
             change = Change(self._tree)
             change.set(node, replace(node.state, **fields))  # type: ignore[arg-type]
             self._tree.commit(change)
+            then()
             return node.ticket
 
     # Keeping
@@ -586,9 +587,10 @@ class Overlay:
         """Make the names durable: those of this directory, and all other changes of names."""
         with rules.Naming(path):
             with self._tree.mutex:
-                self._check_changes(path)
+                self._check_open()
                 self._tree.folder(path)
-            self._settle()
+            if not self.read_only:
+                self._store.settle(self._ticket)
 
     def lock(self, *, exclusive: bool) -> MemoryLock:
         """Take the overlay's own lock, many shared or one exclusive; no other process sees it.
@@ -659,6 +661,16 @@ class Overlay:
         if self._still:
             text = "the overlay's changes are being carried over or dropped; try again in a moment"
             raise OSError(errno.EBUSY, text, path)
+
+
+def _lock_upper(upper: Directory) -> DirectoryLock | None:
+    try:
+        return upper.lock(exclusive=not upper.read_only)
+    except errors.LockedError as exc:
+        by = ", ".join(f"{name} (pid {pid})" for pid, name in exc.holders) or "somebody"
+        text = f"{upper.label}: the overlay whose changes these are is open, held by {by}; "
+        text += "close it (unmount it) first, or name another directory"
+        raise errors.LockedError(text, holders=exc.holders) from None
 
 
 def _owner(now: int, mode: int) -> Attributes:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import threading
+from collections.abc import Callable
 
 from avccfs.vfs.base import Attributes, Directory, File, Open, Stat
 from avccfs.vfs.memory import MemoryDirectory
@@ -50,6 +51,8 @@ class Store:
         self.durable = durable
         self.missing = MemoryDirectory()
         """Stands in, read-only, for files that a crash took; the holes in them are all there is."""
+        self.begin_anew: Callable[[], None] = lambda: None
+        """Has the ledger begin anew, with all there is to remember."""
         self._doomed: list[tuple[int, int]] = []
         self._mutex = threading.Lock()
 
@@ -142,6 +145,8 @@ class Store:
         """Make all changes up to a ticket durable, and delete what they leave over."""
         if not self.durable:
             return
+        if ticket > self.ledger.reached and self.ledger.overgrown():
+            self.begin_anew()
         reached = self.ledger.sync(ticket)
         if not self._doomed:
             return
