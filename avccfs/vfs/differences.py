@@ -14,15 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from typing import Final
 
-from avccfs.format.filename import LOCK, Kind, kind_of
+from avccfs.format.filename import Kind, kind_of
 from avccfs.vfs.base import Directory, Stat, join
 from avccfs.vfs.changes import NOTHING, Bytes, Change, Changes, Entry, EntryKind, Pointer, What
-from avccfs.vfs.layered import Extent, Layered, Origin
+from avccfs.vfs.layered import LEFT_OUT, Extent, Layered, Origin
 
-COMMIT_FOLDER: Final = ".avccfs-commit"
-"""Where a commit keeps what it needs while it is under way. No part of the database."""
-LEFT_OUT: Final = frozenset({LOCK, COMMIT_FOLDER})
-"""Names in the directory itself that are never compared."""
 MOST_RANGES: Final = 256
 """Ranges that are kept for one file; of more, only the number."""
 NEAR: Final = 8

@@ -6,9 +6,15 @@ Comparing the two, and carrying the changes over, would otherwise have to read e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
+from avccfs.format.filename import LOCK
 from avccfs.vfs.base import Directory
+
+COMMIT_FOLDER: Final = ".avccfs-commit"
+"""What a commit keeps in the lower directory while it is under way: no part of the database."""
+LEFT_OUT: Final = frozenset({LOCK, COMMIT_FOLDER})
+"""Names in the directory itself that are never compared."""
 
 
 @dataclass(frozen=True, slots=True)

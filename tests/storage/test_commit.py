@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -33,9 +33,11 @@ from avccfs.storage.commit.plan import (
     encode,
 )
 from avccfs.vfs.base import Attributes, Directory, Rename, Space, Stat, exists
-from avccfs.vfs.differences import COMMIT_FOLDER, differences
+from avccfs.vfs.differences import differences
+from avccfs.vfs.layered import COMMIT_FOLDER
 from avccfs.vfs.local import LocalDirectory
 from avccfs.vfs.memory import MemoryDirectory
+from avccfs.vfs.overlay import Overlay
 from tests.vfs.laid import Laid, copy_all, holding, read, replace, tree, walk, write
 from tests.vfs.test_differences import STEPS, do
 from tests.vfs.watched import Dies, FailsOnce, Killed, Refuses, Watched
@@ -109,7 +111,7 @@ def somebody_tried_everything(view: Directory) -> None:
     write(view, "lost", b"no folder any more")
     write(view, "caf\udce9", b"no text")
     view.set_attributes("new/000006.ldb", Attributes(mode=0o400, mtime_ns=5))
-    view.set_attributes("000009.log", Attributes(mode=0o600, uid=7, gid=8, mtime_ns=6))
+    view.set_attributes("000009.log", Attributes(mode=0o600, mtime_ns=6))
     view.set_attributes("new", Attributes(mode=0o711, mtime_ns=9))
     view.set_attributes("", Attributes(mtime_ns=10))
 
@@ -144,9 +146,6 @@ class TestResult:
             copy_all(lower, source)
             view = Laid(source)
             work(view)
-            for path, found in walk(view):
-                if (found.uid, found.gid) != (os.getuid(), os.getgid()) and os.getuid():
-                    view.set_attributes(path, Attributes(uid=os.getuid(), gid=os.getgid()))
             # As it will be: the directory below is the one that is committed to.
             carry(view, source)
             assert tree(source) == tree(view)
@@ -210,6 +209,22 @@ class TestResult:
         for one, other in (("a", "b"), ("c", "000005.ldb"), ("d", "e")):
             assert source.stat(one).inode == source.stat(other).inode
 
+    def test_a_removed_folder_that_is_closed_to_us(self, view: Laid) -> None:
+        class Closed(Watched):
+            """Goes by the mode, as for anybody but root."""
+
+            def scan(self, path: str = "") -> list[tuple[str, Stat]]:
+                if not self.stat(path).mode & stat.S_IRUSR:
+                    raise PermissionError(errno.EACCES, "closed", path)
+                return super().scan(path)
+
+        view.remove("lost/000002.ldb")
+        view.rmdir("lost")
+        source = twin(view.lower)
+        source.set_attributes("lost", Attributes(mode=0))
+        carry(view, Closed(source, Refuses(0)))
+        assert tree(source) == tree(view)
+
     def test_two_names_exchanged(self, view: Laid) -> None:
         view.rename("000005.ldb", "000006.ldb", Rename.EXCHANGE)
         source = twin(view.lower)
@@ -239,6 +254,16 @@ class TestResult:
         assert tree(source) == tree(view)
         assert no_links.count > 0
 
+    def test_owners(self, view: Laid) -> None:
+        write(view, "new", b"x")
+        view.symlink("link", "there")
+        for path in ("new", "link", "lost", "000005.ldb"):
+            view.set_attributes(path, Attributes(uid=7, gid=8))
+        source = twin(view.lower)
+        carry(view, source)
+        assert tree(source) == tree(view)
+        assert source.stat("link").uid == 7
+
     def test_an_owner_whom_we_may_not_set_is_left(self, view: Laid) -> None:
         write(view, "x", b"x")
         view.set_attributes("x", Attributes(uid=4711))
@@ -247,6 +272,22 @@ class TestResult:
         carry(view, Watched(source, Refuses(errno.EPERM, "owner")))
         assert source.stat("x").uid != 4711
         assert source.stat("x").mtime_ns == view.stat("x").mtime_ns
+
+    def test_a_folder_whose_times_we_may_not_set_keeps_its_own(self, view: Laid) -> None:
+        view.mkdir("new")
+        write(view, "new/x", b"x")
+        source = twin(view.lower)
+        carry(view, Watched(source, Refuses(errno.EPERM, "attributes", path="")))
+        assert tree(source, root=False) == tree(view, root=False)
+
+    def test_a_mode_that_we_may_not_set_is_said(self, view: Laid) -> None:
+        view.set_attributes("000005.ldb", Attributes(mode=0o600))
+        source = twin(view.lower)
+        with pytest.raises(CommitError, match=r"setting mode, .* of '000005.ldb'") as caught:
+            carry(view, Watched(source, Refuses(errno.EPERM, "attributes", path="000005.ldb")))
+        assert caught.value.begun
+        finish(view, source)
+        assert tree(source) == tree(view)
 
     def test_progress_counts_bytes_then_operations(self, view: Laid) -> None:
         an_engine_worked(view)
@@ -519,6 +560,74 @@ class TestFailures:
                 carry(view, twin(view.lower))
 
 
+class TestOverlay:
+    """The real thing, over the very directory that is committed to."""
+
+    @pytest.fixture
+    def source(self, lower: MemoryDirectory, tmp_path: Path) -> Iterator[LocalDirectory]:
+        with closing(LocalDirectory(tmp_path / "db")) as directory:
+            copy_all(lower, directory)
+            yield directory
+
+    @staticmethod
+    def work(view: Directory) -> None:
+        somebody_tried_everything(view)
+        view.rename("LOG", "LOG.old")
+        write(view, "LOG", b"a new log")
+
+    def test_it_equals_the_view_which_has_nothing_to_tell_any_more(
+        self, source: LocalDirectory
+    ) -> None:
+        with closing(Overlay(source, take_lock=False, close_inner=False)) as view:
+            self.work(view)
+            wanted = tree(view)
+            commit(view, source, differences(view), settled=view.reset)
+            assert tree(source) == wanted
+            assert tree(view) == wanted
+            assert differences(view).entries == ()
+
+    def test_one_byte_of_a_big_file(self, source: LocalDirectory) -> None:
+        write(source, "000010.ldb", bytes(range(256)) * 4096)
+        with closing(Overlay(source, take_lock=False, close_inner=False)) as view:
+            write(view, "000010.ldb", b"!", 700_000)
+            changes = differences(view)
+            (change,) = (each for each in changes.entries if not each.minor)
+            assert [(each.offset, each.length) for each in change.bytes.ranges] == [(700_000, 1)]
+            wanted = read(view, "000010.ldb")
+            commit(view, source, changes, settled=view.reset)
+        assert read(source, "000010.ldb") == wanted
+
+    def test_killed_and_finished_with_a_kept_overlay(
+        self, source: LocalDirectory, tmp_path: Path
+    ) -> None:
+        """Another process finds a commit under way, finishes it, and lets the overlay forget."""
+
+        def overlay() -> Overlay:
+            upper = LocalDirectory(tmp_path / "upper")
+            # While a commit is under way the directory below is not what it was.
+            return Overlay(source, upper, take_lock=False, close_inner=False, check=False)
+
+        with closing(overlay()) as view:
+            self.work(view)
+            wanted = tree(view)
+            changes = differences(view)
+
+            def die(what: str, path: str) -> None:
+                if (what, path) == ("rename", "CURRENT.8"):
+                    raise Dies
+
+            with pytest.raises(Dies):
+                commit(view, Watched(source, die), changes, settled=view.reset)
+        left = unfinished(source)
+        assert left is not None
+        assert left.durable
+        assert left.digest == changes.digest
+        with closing(overlay()) as view:
+            resume(source, settled=view.reset)
+            assert differences(view).entries == ()
+        assert tree(source) == wanted
+
+
 class TestUnfinished:
     def stopped(self, view: Laid, step: int) -> MemoryDirectory:
         source = twin(view.lower)
@@ -689,6 +798,7 @@ class TestPlan:
             {"operations": [1]},
             {"current": ["zz"]},
             {"begun": None},
+            {"begun": 10**30},
             {"digest": 5},
         ],
     )

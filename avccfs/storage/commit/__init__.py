@@ -9,9 +9,11 @@
 
 What holds in a crash, on the weakest disk (`crash.model`): before the plan is durable the database
 is as it was. From then on CURRENT leads to the old manifest or the new one, and every file that this
-one needs is there, new ones complete. A file whose bytes changed under its name is old or new where
-renames are atomic (any journaling file system); where they are not, its name may be missing until
-the commit is run again, which in every case ends with what the overlay showed.
+one needs is there, new ones complete. Running the commit again ends with what the overlay showed.
+
+Two things take a disk on which renames are atomic, as with any journaling file system. A file whose
+bytes changed under its name is then old or new; else its name may be missing until the commit is run
+again. And a folder that is taken away is then in one place; half of such a rename cannot be mended.
 """
 
 from avccfs.storage.commit.run import Unfinished, commit, resume, unfinished

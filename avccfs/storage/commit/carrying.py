@@ -38,7 +38,7 @@ from avccfs.storage.directory import DirectoryStorage
 from avccfs.storage.explain import read_meta
 from avccfs.storage.handles import write_all
 from avccfs.vfs.base import Directory, Open, Stat
-from avccfs.vfs.differences import COMMIT_FOLDER
+from avccfs.vfs.layered import COMMIT_FOLDER
 
 
 def conflicts(source: Directory, plan: Plan) -> Iterator[str]:

@@ -27,16 +27,24 @@ def status(directory: Directory, path: str) -> Stat | None:
 def give(now: Stat, wanted: Stat, change: Callable[[Attributes], None]) -> None:
     """Call `change` with what differs between `now` and `wanted`; sizes are not looked at.
 
-    An owner whom we may not set is left as it is: only root may give files away. The mode of a
-    symbolic link cannot be set and means nothing.
+    An owner or a time that we may not set is left as it is: only root may give files away, and a
+    folder may be somebody else's. The mode of a symbolic link means nothing and cannot be set.
     """
-    if (now.uid, now.gid) != (wanted.uid, wanted.gid):
-        try:
-            change(Attributes(uid=wanted.uid, gid=wanted.gid))
-        except OSError as error:
-            if error.errno not in _NOT_OURS:
-                raise
-    if not stat_bits.S_ISLNK(now.mode):
-        # Also where it is the same: a change of owner takes setuid bits away.
-        change(Attributes(mode=stat_bits.S_IMODE(wanted.mode)))
-    change(Attributes(atime_ns=wanted.atime_ns, mtime_ns=wanted.mtime_ns))
+    given_away = (now.uid, now.gid) != (wanted.uid, wanted.gid)
+    if given_away:
+        _try(change, Attributes(uid=wanted.uid, gid=wanted.gid))
+    mode = stat_bits.S_IMODE(wanted.mode)
+    # A change of owner takes setuid bits away.
+    differs = given_away or mode != stat_bits.S_IMODE(now.mode)
+    if differs and not stat_bits.S_ISLNK(now.mode):
+        change(Attributes(mode=mode))
+    if (now.atime_ns, now.mtime_ns) != (wanted.atime_ns, wanted.mtime_ns):
+        _try(change, Attributes(atime_ns=wanted.atime_ns, mtime_ns=wanted.mtime_ns))
+
+
+def _try(change: Callable[[Attributes], None], what: Attributes) -> None:
+    try:
+        change(what)
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise

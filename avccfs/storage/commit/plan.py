@@ -27,7 +27,7 @@ from avccfs.errors import CommitError
 from avccfs.format.filename import LOCK, Kind, kind_of, parse
 from avccfs.vfs import rules
 from avccfs.vfs.base import Directory, join
-from avccfs.vfs.differences import COMMIT_FOLDER
+from avccfs.vfs.layered import COMMIT_FOLDER
 
 PLAN: Final = join(COMMIT_FOLDER, "plan.json")
 PLAN_DRAFT: Final = join(COMMIT_FOLDER, "plan.tmp")
@@ -185,7 +185,7 @@ def decode(content: bytes, where: str) -> Plan:
             )
         return Plan(
             tuple(_operation(each) for each in _list(body.get("operations"))),
-            _number(body.get("begun")),
+            _time(body.get("begun")),
             _text(body.get("digest")),
             tuple(bytes.fromhex(_text(each)) for each in _list(body.get("current"))),
         )

@@ -19,9 +19,9 @@ from collections.abc import Callable, Collection, Iterable
 
 from avccfs.errors import CommitError
 from avccfs.format.filename import CURRENT, Kind, encode_meta, kind_of, parse
-from avccfs.storage.commit import family
 from avccfs.storage.commit.draft import Draft, Sheet, Stage
 from avccfs.storage.commit.entries import status
+from avccfs.storage.commit.family import Family
 from avccfs.storage.commit.plan import Install, SetAttributes, Switch
 from avccfs.storage.explain import read_meta
 from avccfs.vfs.base import Directory, exists, split
@@ -47,9 +47,9 @@ class _Planner:
         self._new = [
             each for each in changes.entries if each.after and each.what is not What.ATTRIBUTES
         ]
-        self._family = self._family_concerned() and family.in_shape(view, source)
-        """Whether the family is carried over by its protocol, not as files like any other."""
         self._sheet = Sheet()
+        family = Family(view, source, self._sheet)
+        self._family = family if family.concerned else None
         self._stages: list[Stage] = []
         self._staged: dict[str, int] = {}
 
@@ -58,7 +58,7 @@ class _Planner:
         self._refuse_what_nobody_can_make()
         sheet = self._sheet
         folders = [each.path for each in self._new if _is(each.after, EntryKind.FOLDER)]
-        late = [path for path in folders if _stood(self._changes[path]) is not None]
+        late = {path for path in folders if _stood(self._changes[path]) is not None}
         files = [
             each
             for each in self._new
@@ -76,12 +76,14 @@ class _Planner:
         self._install(fresh, ~(Kind.MANIFEST | Kind.META))
         self._install(over, Kind.TABLE | Kind.JOURNAL)
         sheet.sync()
+        if self._family is not None:
+            self._family.silence()
         self._install(early, Kind.MANIFEST)
         sheet.sync()
         self._install(over, _LATER)
         sheet.sync()
         after_removals = self._carry_family(early)
-        for path in late:
+        for path in sorted(late):
             sheet.move_away(path, _size_of(_stood(self._changes[path]), path))
         sheet.sync()
         sheet.make_folders(path for path in folders if _within(path, late))
@@ -120,10 +122,11 @@ class _Planner:
             if each.old_path is not None and not self._shows(each.old_path):
                 gone[each.old_path] = each.before
         taken = {each.path for each in self._new if _is(_stood(each), EntryKind.FOLDER)}
+        taken.update(gone)
         top = [
             path
             for path in sorted(gone)
-            if not _within(split(path)[0], gone.keys() | taken) and not self._by_protocol(path)
+            if not _within(split(path)[0], taken) and not self._by_protocol(path)
         ]
         for manifests in (True, False):
             for path in top:
@@ -203,20 +206,12 @@ class _Planner:
 
     # The CURRENT family
 
-    def _family_concerned(self) -> bool:
-        return any(
-            kind_of(path) is Kind.META
-            for each in self._changes.values()
-            if each.what is not What.ATTRIBUTES
-            for path in (each.path, each.old_path or "")
-        )
-
     def _by_protocol(self, path: str) -> bool:
-        return self._family and kind_of(path) is Kind.META
+        return self._family is not None and kind_of(path) is Kind.META
 
     def _carry_family(self, early: list[Change]) -> Callable[[], None]:
-        if self._family:
-            return family.carry_over(self._view, self._source, self._sheet, self._stage)
+        if self._family is not None:
+            return self._family.carry_over(self._stage)
         for each in sorted(early, key=lambda each: each.path == CURRENT):
             self._install([each], Kind.META)
             self._sheet.sync()

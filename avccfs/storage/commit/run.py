@@ -18,8 +18,8 @@ from avccfs.storage.commit.planning import draft
 from avccfs.storage.commit.staging import build, size_of_copies, sweep, write_plan
 from avccfs.vfs.base import Directory, Stat
 from avccfs.vfs.changes import Changes, Entry, EntryKind
-from avccfs.vfs.differences import COMMIT_FOLDER, Progress, differences
-from avccfs.vfs.layered import Layered
+from avccfs.vfs.differences import Progress, differences
+from avccfs.vfs.layered import COMMIT_FOLDER, Layered
 
 Settled = Callable[[], None]
 """Makes the overlay forget its changes, durably. May be called again after it was done."""

@@ -16,8 +16,8 @@ from avccfs.storage.commit.draft import Stage
 from avccfs.storage.commit.entries import give
 from avccfs.storage.commit.plan import PLAN, PLAN_DRAFT, Plan, encode, staged
 from avccfs.storage.handles import write_all
-from avccfs.vfs.base import Directory, File, Open, Stat, join
-from avccfs.vfs.differences import COMMIT_FOLDER
+from avccfs.vfs.base import Attributes, Directory, File, Open, Stat, join
+from avccfs.vfs.layered import COMMIT_FOLDER
 
 NO_LINKS: Final = frozenset(
     {errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -154,6 +154,9 @@ class _Builder:
 
 
 def _remove_folder(directory: Directory, path: str) -> None:
+    # What was taken away may have a mode that shuts us out. (If it is not ours, scan will say so.)
+    with suppress(OSError):
+        directory.set_attributes(path, Attributes(mode=0o700))
     for name, found in directory.scan(path):
         below = join(path, name)
         if stat_bits.S_ISDIR(found.mode):

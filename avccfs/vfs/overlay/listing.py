@@ -10,11 +10,8 @@ import stat
 from collections.abc import Mapping
 
 from avccfs.errors import AvccfsError
-from avccfs.format.filename import LOCK
 from avccfs.vfs.base import Directory, join
-
-COMMIT_FOLDER = ".avccfs-commit"
-"""What a commit keeps in the lower directory while it is under way: no change of the database."""
+from avccfs.vfs.layered import LEFT_OUT
 
 Entry = tuple[int, int, int, int]
 """Type bits, size in bytes, mtime in nanoseconds, inode. Of a folder size and mtime are zeros."""
@@ -22,7 +19,6 @@ Listing = dict[str, Entry]
 """Path to entry, of everything below a directory."""
 
 _SHOWN = 5
-_LEFT_OUT = frozenset({LOCK, COMMIT_FOLDER})
 
 
 class LowerChangedError(AvccfsError):
@@ -36,7 +32,7 @@ def take(directory: Directory) -> Listing:
     while folders:
         folder = folders.pop()
         for name, told in directory.scan(folder):
-            if not folder and name in _LEFT_OUT:
+            if not folder and name in LEFT_OUT:
                 continue
             path = join(folder, name)
             kind = stat.S_IFMT(told.mode)
