@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
-from avccfs.errors import UsageError
 from avccfs.fuse import mounts
 
 
@@ -24,7 +22,7 @@ def command(overlay: str, yes: bool) -> int:
     """
     if _is_plain_source(overlay):
         return _finish(overlay)
-    from avccfs.cli.overlays import progress_bar, target
+    from avccfs.cli.overlays import agreed, progress_bar, target
 
     with target(overlay, read_only=False) as found:
         with progress_bar() as progress:
@@ -36,7 +34,7 @@ def command(overlay: str, yes: bool) -> int:
                 click.echo(line)
             if difference.empty:
                 return 0
-        if not _agreed(f"Carry this into {difference.source}?", yes=yes):
+        if not agreed(f"Carry this into {difference.source}?", yes=yes):
             click.echo("Nothing was changed.")
             return 0
         with progress_bar() as progress:
@@ -63,11 +61,3 @@ def _finish(source: str) -> int:
     else:
         click.echo(f"A commit into {source} was stopped before it had begun; it is as it was.")
     return 0
-
-
-def _agreed(question: str, *, yes: bool) -> bool:
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        raise UsageError("nobody is there to be asked; if this is what you want, say --yes")
-    return click.confirm(question, default=False)

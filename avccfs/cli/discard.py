@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
-from avccfs.errors import UsageError
 from avccfs.fuse import mounts
+
+_QUESTION = "Drop these changes for good?"
 
 
 @click.command("discard")
@@ -19,7 +19,7 @@ def command(overlay: str, yes: bool) -> int:
 
     OVERLAY is a mount point, or the directory given to --overlay. The source is not touched.
     """
-    from avccfs.cli.overlays import target
+    from avccfs.cli.overlays import agreed, target
     from avccfs.vfs.overlay import LowerChangedError
 
     try:
@@ -30,7 +30,7 @@ def command(overlay: str, yes: bool) -> int:
                     click.echo(line)
                 if difference.empty:
                     return 0
-                if not _agreed(yes=yes):
+                if not agreed(_QUESTION, yes=yes):
                     click.echo("Nothing was dropped.")
                     return 0
             found.discard()
@@ -39,7 +39,7 @@ def command(overlay: str, yes: bool) -> int:
             raise
         # What the changes are cannot be told any more, but they can still go.
         click.echo(f"avccfs: {error}", err=True)
-        if not _agreed(yes=yes):
+        if not agreed(_QUESTION, yes=yes):
             click.echo("Nothing was dropped.")
             return 0
         from avccfs.storage.rehearsal import discard_unopened
@@ -47,11 +47,3 @@ def command(overlay: str, yes: bool) -> int:
         discard_unopened(os.path.realpath(overlay))
     click.echo("The changes are gone.")
     return 0
-
-
-def _agreed(*, yes: bool) -> bool:
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        raise UsageError("nobody is there to be asked; if this is what you want, say --yes")
-    return click.confirm("Drop these changes for good?", default=False)

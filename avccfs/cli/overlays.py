@@ -122,6 +122,17 @@ def target(place: str, *, read_only: bool) -> Iterator[Target]:
         yield StoredTarget(rehearsal)
 
 
+def agreed(question: str, *, yes: bool) -> bool:
+    """Whether the user wants it. Raises `UsageError` where there is nobody to ask."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is there to be asked; if this is what you want, say --yes")
+    import click
+
+    return click.confirm(question, default=False)
+
+
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress | None]:
     """A bar on the terminal, if there is one, once the work takes longer than a moment."""
