@@ -33,6 +33,9 @@ def command(overlay: str, yes: bool) -> int:
             for line in difference.lines:
                 click.echo(line)
             if difference.empty:
+                if difference.left_over:
+                    # Carries nothing over, and clears that away.
+                    found.commit(difference.digest, None)
                 return 0
         if not agreed(f"Carry this into {difference.source}?", yes=yes):
             click.echo("Nothing was changed.")

@@ -203,6 +203,11 @@ def check_overlay(source: str, mountpoint: str, options: MountOptions) -> MountO
             raise UsageError(
                 f"the overlay's directory {upper} and the {what} {place} must not lie in each other"
             )
+    if options.read_only and not os.path.exists(upper):
+        raise UsageError(
+            f"there are no changes to look at in {upper}: it does not exist. Without --read-only it is "
+            "made"
+        )
     return dataclasses.replace(options, overlay=upper)
 
 

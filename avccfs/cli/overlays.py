@@ -28,6 +28,8 @@ class Difference:
     digest: str = ""
     lines: tuple[str, ...] = ()
     json: Any = None
+    left_over: bool = False
+    """A commit has left something behind that is to be cleared away."""
 
 
 class Target(Protocol):
@@ -55,7 +57,10 @@ class MountedTarget:
         if told["half_committed"]:
             return Difference(told["source"], True)
         lines = tuple(told["lines"])
-        return Difference(told["source"], False, told["empty"], told["digest"], lines, told["json"])
+        return Difference(
+            *(told["source"], False, told["empty"], told["digest"], lines, told["json"]),
+            left_over=told["left_over"],
+        )
 
     def commit(self, digest: str, progress: Progress | None) -> None:
         """See `Target`."""
@@ -67,7 +72,8 @@ class MountedTarget:
 
     def _demand_free(self, told: Any, what: str) -> None:
         if told["busy"]:
-            holders = mounts.holders_of(self._mount.mountpoint)
+            found = mounts.holders_of(self._mount.mountpoint)
+            holders = [(pid, name) for pid, name in found if pid != os.getpid()]
             raise AvccfsError(
                 f"{self._mount.mountpoint}: nothing was {what}, because {', '.join(told['busy'])} is "
                 f"open there. In use by {mounts.describe(holders)}. Close that, and try again"
@@ -90,7 +96,10 @@ class StoredTarget:
         changes = self._rehearsal.changes(progress)
         lines = tuple(changetext.as_lines(changes))
         json = changetext.as_json(changes)
-        return Difference(source, False, changes.empty, changes.digest, lines, json)
+        return Difference(
+            *(source, False, changes.empty, changes.digest, lines, json),
+            left_over=self._rehearsal.has_left_over(),
+        )
 
     def commit(self, digest: str, progress: Progress | None) -> None:
         """See `Target`."""

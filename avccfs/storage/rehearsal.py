@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 
 from avccfs.errors import AvccfsError, CommitError, UsageError
 from avccfs.storage import commit as carrying
+from avccfs.storage.commit.staging import sweep
 from avccfs.storage.handles import write_all
 from avccfs.vfs.base import Directory, Open, exists
 from avccfs.vfs.changes import Changes
@@ -46,6 +47,7 @@ class Rehearsal:
                 return differences(self.overlay, progress=progress)
             except FileNotFoundError:
                 continue  # It was there when it was listed.
+        self.overlay.check_lower()
         raise AvccfsError(
             f"{self.source}: files come and go too fast to be compared; stop what works on the mount, "
             "and try again"
@@ -68,6 +70,7 @@ class Rehearsal:
                         begun=False,
                     )
                 carrying.resume(source, settled=self._settle, progress=progress)
+                self._forget_note()
                 return
             self.overlay.check_lower()
             changes = self.changes(progress)
@@ -77,12 +80,19 @@ class Rehearsal:
                 )
             self._note(digest)
             carrying.commit(self.overlay, source, changes, settled=self._settle, progress=progress)
+            # Not before the plan is gone: until then it tells whose plan it is.
+            self._forget_note()
 
     def is_half_committed(self) -> bool:
         """Whether a commit of these changes was stopped after it had begun."""
         with closing(LocalDirectory(self.source, read_only=True)) as source:
             left = carrying.unfinished(source)
         return left is not None and left.durable and left.digest == self._noted()
+
+    def has_left_over(self) -> bool:
+        """Whether there is anything in the source that a commit has left there."""
+        with closing(LocalDirectory(self.source, read_only=True)) as source:
+            return carrying.unfinished(source) is not None
 
     def discard(self) -> None:
         """Drop every change. Raises `OSError(EBUSY)` if a changed file is open."""
@@ -94,9 +104,12 @@ class Rehearsal:
             )
         with self.overlay.held_still():
             self._settle()
+            self._forget_note()
 
     def _settle(self) -> None:
         self.overlay.reset()
+
+    def _forget_note(self) -> None:
         self._begun = None
         if self._upper is not None and exists(self._upper, NOTE):
             self._upper.remove(NOTE)
@@ -158,12 +171,17 @@ def discard_unopened(path: str) -> None:
 
 
 def finish(path: str, progress: Callable[[int, int, str], None] | None = None) -> bool:
-    """Finish a commit that was stopped in a directory; whether there was one."""
-    with closing(LocalDirectory(path, read_only=True, create=False)) as looked_at:
-        left = carrying.unfinished(looked_at)
-    if left is None or not left.durable:
-        return False
+    """Finish a commit that was stopped in a directory, or clear away one that had not begun.
+
+    Returns whether it had.
+    """
     with locked(path) as source:
+        left = carrying.unfinished(source)
+        if left is None:
+            return False
+        if not left.durable:
+            sweep(source)
+            return False
         carrying.resume(source, settled=lambda: None, progress=progress)
     return True
 

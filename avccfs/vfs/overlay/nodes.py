@@ -10,8 +10,8 @@ import os
 import stat
 from dataclasses import replace
 
-from avccfs.vfs.base import Attributes, Directory, Stat
-from avccfs.vfs.overlay.state import Kind, State
+from avccfs.vfs.base import Directory, Stat
+from avccfs.vfs.overlay.state import NOTHING, Kind, State
 
 
 class Node:
@@ -71,7 +71,7 @@ class FolderNode(Node):
 def shown(told: Stat, state: State) -> Stat:
     """`told` of the lower node, or of the file with our bytes, with what we know better."""
     own = state.own
-    if own == _NOTHING and (told.inode, told.nlink) == (state.inode, state.nlink):
+    if own == NOTHING and (told.inode, told.nlink) == (state.inode, state.nlink):
         return told if state.ctime_ns <= told.ctime_ns else replace(told, ctime_ns=state.ctime_ns)
     return Stat(
         mode=told.mode if own.mode is None else stat.S_IFMT(told.mode) | stat.S_IMODE(own.mode),
@@ -87,9 +87,6 @@ def shown(told: Stat, state: State) -> Stat:
         rdev=told.rdev,
         blksize=told.blksize,
     )
-
-
-_NOTHING = Attributes()
 
 
 def kind_of(mode: int) -> Kind:

@@ -296,14 +296,17 @@ class Overlay:
     def open(self, path: str, flags: Open = Open.READ, mode: int = 0o644) -> OverlayFile:
         """Open, or create, a regular file."""
         tree = self._tree
-        writable = Open.WRITE in flags
+        # Most are opened to be read, and to ask a set of flags for one of them is slow.
+        changes = flags is not Open.READ
+        writable = changes and Open.WRITE in flags
         with rules.Naming(path):
             with tree.mutex:
                 self._check_open()
-                if flags:
+                if changes:
                     self._check_changes(path)
                 folder, name = tree.place(path, root=errno.EISDIR)
-                rules.check_open(flags, path)
+                if changes:
+                    rules.check_open(flags, path)
                 node, lower = self._find_to_open(folder, name, path, flags)
                 created = node is None
                 if node is None:
@@ -312,7 +315,7 @@ class Overlay:
                 node.opened_as = path
             refusal = self.label if self.read_only else None
             file = OverlayFile(node, path, self._leave, writable=writable, refusal=refusal)
-            if Open.TRUNCATE in flags and not created:
+            if changes and Open.TRUNCATE in flags and not created:
                 try:
                     node.truncate(0)
                 except BaseException:
@@ -325,15 +328,16 @@ class Overlay:
     ) -> tuple[FileNode | None, File | None]:
         """The file to open, None for one to be made; and the lower file, if it was opened already."""
         tree = self._tree
+        exclusive = flags is not Open.READ and Open.EXCLUSIVE in flags
         found = tree.look_above(folder, name)
         below = join(folder.state.origin or "", name)
-        if found is not None and not isinstance(found, Node) and Open.EXCLUSIVE in flags:
+        if exclusive and found is not None and not isinstance(found, Node):
             # Only looked at: opening would fail for what is no file, and it is there all the same.
             found = tree.look(folder, name)
-        if isinstance(found, FileNode) and Open.EXCLUSIVE not in flags:
+        if isinstance(found, FileNode) and not exclusive:
             return found, None
-        if isinstance(found, Node | Below):
-            if Open.EXCLUSIVE in flags:
+        if isinstance(found, (Node, Below)):
+            if exclusive:
                 raise rules.error(errno.EEXIST, path)
             raise rules.error(_not_a_file(found, self._lower), path)
         if found is not None:
@@ -389,9 +393,11 @@ class Overlay:
 
     def _leave(self, node: FileNode, writable: bool) -> None:
         """Give back what `_use` gave."""
-        with self._tree.mutex:
-            node.writers -= writable
-            was_last = writable and not node.writers
+        was_last = False
+        if writable:
+            with self._tree.mutex:
+                node.writers -= 1
+                was_last = not node.writers
         try:
             if was_last:
                 node.leave()
@@ -612,8 +618,11 @@ class Overlay:
             return lock
 
     def _show_lock(self) -> None:
+        # Not by `open`: it is made even while nothing can be changed.
         if not self.read_only and self._tree.look(self._tree.root, LOCK) is None:
-            self.open(LOCK, Open.WRITE | Open.CREATE).close()
+            node = self._create(self._tree.root, LOCK, 0o644)
+            self._use(node, None, writable=True)
+            self._leave(node, True)
 
     def close(self) -> None:
         """Keep what is to be kept, release everything. Open files stay usable until they are closed.
@@ -664,6 +673,8 @@ class Overlay:
 
 
 def _lock_upper(upper: Directory) -> DirectoryLock | None:
+    if not exists(upper, LOCK):
+        opening.look(upper)  # Taking the lock makes the file: not in a directory of somebody else.
     try:
         return upper.lock(exclusive=not upper.read_only)
     except errors.LockedError as exc:

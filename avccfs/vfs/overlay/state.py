@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from avccfs.vfs.base import Attributes
@@ -19,6 +19,9 @@ ROOT = 1
 """The number of the directory itself."""
 NEW_INODES = 2**62
 """Inodes of what is new count from here: no file system below gives out such numbers."""
+
+NOTHING = Attributes()
+"""No attribute."""
 
 Json = dict[str, Any]
 
@@ -54,7 +57,7 @@ class State:
     """Permission bits that a new file began with, should a crash take the file of our bytes."""
     target: str = ""
     """Where a symbolic link points."""
-    own: Attributes = field(default_factory=Attributes)
+    own: Attributes = NOTHING
     """Attributes that are not those of the lower node, or of the file with our bytes."""
 
     def to_json(self) -> Json:
