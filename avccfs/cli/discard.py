@@ -20,6 +20,7 @@ def command(overlay: str, yes: bool) -> int:
     OVERLAY is a mount point, or the directory given to --overlay. The source is not touched.
     """
     from avccfs.cli.overlays import agreed, target
+    from avccfs.storage.rehearsal import SourceGoneError, discard_unopened
     from avccfs.vfs.overlay import LowerChangedError
 
     try:
@@ -34,7 +35,7 @@ def command(overlay: str, yes: bool) -> int:
                     click.echo("Nothing was dropped.")
                     return 0
             found.discard()
-    except LowerChangedError as error:
+    except (LowerChangedError, SourceGoneError) as error:
         if mounts.mount_at(mounts.resolve(overlay)) is not None:
             raise
         # What the changes are cannot be told any more, but they can still go.
@@ -42,8 +43,6 @@ def command(overlay: str, yes: bool) -> int:
         if not agreed(_QUESTION, yes=yes):
             click.echo("Nothing was dropped.")
             return 0
-        from avccfs.storage.rehearsal import discard_unopened
-
         discard_unopened(os.path.realpath(overlay))
     click.echo("The changes are gone.")
     return 0

@@ -63,10 +63,11 @@ class DirectoryStorage(BaseStorage):
         *,
         busy: Callable[[], bool],
         written: Callable[[], None],
+        beneath: Directory | None = None,
     ) -> None:
         """Let somebody else write to LOG through us: see `LogWriter.share`."""
         if self._log is not None:
-            self._log.share(lock, busy=busy, written=written)
+            self._log.share(lock, busy=busy, written=written, beneath=beneath)
 
     def settle_log(self) -> None:
         """Write the lines that waited for LOG, if it is free now."""

@@ -67,12 +67,15 @@ class LogWriter:
         *,
         busy: Callable[[], bool],
         written: Callable[[], None],
+        beneath: Directory | None = None,
     ) -> None:
         """Leave LOG alone while `busy()`; say `written()` after it was changed.
 
-        Both are called with `lock` held, and `lock` guards this writer from now on.
+        Both are called with `lock` held, and `lock` guards this writer from now on. `beneath` is
+        the directory by another way, on which nothing can make the holder of `lock` wait.
         """
         self._mutex, self._busy, self._written = lock, busy, written
+        self._directory = beneath or self._directory
 
     def write(self, text: str) -> None:
         """Append a line. Line breaks in `text` become ` | `. What cannot be written is dropped."""

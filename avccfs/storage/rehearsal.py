@@ -18,7 +18,7 @@ from avccfs.vfs.base import Directory, Open, exists
 from avccfs.vfs.changes import Changes
 from avccfs.vfs.differences import Progress, differences
 from avccfs.vfs.local import LocalDirectory
-from avccfs.vfs.overlay import LowerChangedError, Overlay, source_of
+from avccfs.vfs.overlay import LowerChangedError, Overlay, source_of, wipe
 
 NOTE = "committing"
 """In an overlay's directory: the digest of the changes that are being carried over."""
@@ -28,6 +28,10 @@ _ATTEMPTS = 3
 
 class ChangedMeanwhileError(AvccfsError):
     """The changes are not those that were shown."""
+
+
+class SourceGoneError(AvccfsError):
+    """The directory that an overlay's changes were made over is not there."""
 
 
 class Rehearsal:
@@ -141,7 +145,14 @@ def opened(path: str, *, read_only: bool) -> Iterator[Rehearsal]:
         source = source_of(upper)
         if source is None:
             raise UsageError(f"{path} holds no changes of an overlay")
-        with closing(LocalDirectory(source, read_only=True, create=False)) as lower:
+        try:
+            below = LocalDirectory(source, read_only=True, create=False)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise SourceGoneError(
+                f"{path}: holds changes to {source}, which is not there ({error.strerror}). Bring it back, "
+                f"or drop the changes: avccfs discard {path}"
+            ) from error
+        with closing(below) as lower:
             noted, left = _note_in(upper), carrying.unfinished(lower)
             half = left is not None and left.durable and left.digest == noted
             try:
@@ -158,16 +169,32 @@ def opened(path: str, *, read_only: bool) -> Iterator[Rehearsal]:
 
 
 def discard_unopened(path: str) -> None:
-    """Drop the changes in a directory even if the source is not what they were made over."""
+    """Drop the changes in a directory, whatever has become of their source."""
     with closing(LocalDirectory(path, create=False)) as upper:
         source = source_of(upper)
         if source is None:
             raise UsageError(f"{path} holds no changes of an overlay")
+        try:
+            below = LocalDirectory(source, read_only=True, create=False)
+        except (FileNotFoundError, NotADirectoryError):
+            _wipe(upper)
+            return
         with (
-            closing(LocalDirectory(source, read_only=True, create=False)) as lower,
+            closing(below) as lower,
             closing(Overlay(lower, upper, check=False, close_inner=False)) as overlay,
         ):
             Rehearsal(overlay, source, upper).discard()
+
+
+def _wipe(upper: Directory) -> None:
+    lock = upper.lock(exclusive=True)
+    try:
+        if exists(upper, NOTE):
+            upper.remove(NOTE)
+        wipe(upper)
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def finish(path: str, progress: Callable[[int, int, str], None] | None = None) -> bool:

@@ -256,6 +256,19 @@ def test_changes_of_a_source_that_was_changed_can_only_be_dropped(tmp_path: Path
         assert run("diff", changes).text == "no changes\n"
 
 
+def test_changes_of_a_source_that_is_gone_can_only_be_dropped(tmp_path: Path) -> None:
+    source, changes = rehearse_in(tmp_path)
+    source.rename(tmp_path / "elsewhere")
+    for command in ("diff", "commit"):
+        done = run(command, changes)
+        assert done.code == FAILED
+        assert str(source) in done.error
+        assert f"avccfs discard {changes}" in done.error
+    done = run("discard", "--yes", changes)
+    assert (done.code, done.text) == (FINE, "The changes are gone.\n")
+    assert [path.name for path in changes.iterdir()] == ["LOCK"]
+
+
 def test_directory_that_is_mounted_or_none_of_ours_is_left_alone(
     db: Path, mnt: Path, upper: Path
 ) -> None:

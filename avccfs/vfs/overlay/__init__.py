@@ -24,7 +24,7 @@ What is promised, whatever a disk may lose that POSIX lets it lose:
 from __future__ import annotations
 
 from avccfs.vfs.overlay.listing import LowerChangedError
-from avccfs.vfs.overlay.opening import UpperError, source_of
+from avccfs.vfs.overlay.opening import UpperError, source_of, wipe
 from avccfs.vfs.overlay.overlay import Overlay
 
-__all__ = ["LowerChangedError", "Overlay", "UpperError", "source_of"]
+__all__ = ["LowerChangedError", "Overlay", "UpperError", "source_of", "wipe"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from avccfs.errors import AvccfsError
 from avccfs.format.filename import LOCK
-from avccfs.vfs.base import Attributes, Directory, Open
+from avccfs.vfs.base import Attributes, Directory, Open, exists
 from avccfs.vfs.overlay import ledger
 from avccfs.vfs.overlay.content import FileNode, dress
 from avccfs.vfs.overlay.ledger import FileLedger
@@ -76,6 +76,21 @@ def source_of(upper: Directory) -> str | None:
         if any(ledger.numbers_in(upper.names())):
             raise
         return None
+
+
+def wipe(upper: Directory) -> None:
+    """Remove all that an overlay keeps in a directory; the caller holds its lock.
+
+    The ledger goes last: as long as it is there, the directory is known for what it is.
+    """
+    if exists(upper, DATA):
+        for name in upper.names(DATA):
+            upper.remove(f"{DATA}/{name}")
+        upper.rmdir(DATA)
+        upper.sync()
+    for number in reversed(ledger.numbers_in(upper.names())):
+        upper.remove(ledger.name_of(number))
+    upper.sync()
 
 
 def _decode(upper: Directory, highest: int, number: int, payloads: list[bytes]) -> Found:
