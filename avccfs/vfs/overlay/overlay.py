@@ -26,12 +26,12 @@ from avccfs.vfs.base import (
 )
 from avccfs.vfs.layered import Origin
 from avccfs.vfs.memory import MemoryLock
-from avccfs.vfs.overlay import listing, opening
+from avccfs.vfs.overlay import edits, listing, opening
 from avccfs.vfs.overlay.content import FileNode
 from avccfs.vfs.overlay.handle import OverlayFile
 from avccfs.vfs.overlay.ledger import FileLedger
 from avccfs.vfs.overlay.nodes import FolderNode, Node, OtherNode, kind_of
-from avccfs.vfs.overlay.state import NEW_INODES, Json, Kind, State, merged
+from avccfs.vfs.overlay.state import NEW_INODES, Json, Kind, State
 from avccfs.vfs.overlay.store import Store, encode
 from avccfs.vfs.overlay.tree import Below, Change, Tree
 
@@ -305,8 +305,7 @@ class Overlay:
                 if changes:
                     self._check_changes(path)
                 folder, name = tree.place(path, root=errno.EISDIR)
-                if changes:
-                    rules.check_open(flags, path)
+                rules.check_open(flags, path)
                 node, lower = self._find_to_open(folder, name, path, flags)
                 created = node is None
                 if node is None:
@@ -415,96 +414,32 @@ class Overlay:
     def rename(self, old: str, new: str, how: Rename = Rename.REPLACE) -> None:
         """Rename, atomically. Nothing is copied, whatever it is that gets another name."""
         with self._changes(old, new) as change:
-            self._rename(change, old, new, how)
-
-    def _rename(self, change: Change, old: str, new: str, how: Rename) -> None:
-        # The order of the checks is the kernel's; it decides which error comes out.
-        tree = self._tree
-        old_folder, old_name = tree.place(old, root=errno.EBUSY)
-        new_folder, new_name = tree.place(new, root=errno.EBUSY)
-        source = tree.child(old_folder, old_name)
-        if source is None:
-            raise rules.error(errno.ENOENT, old)
-        target = tree.child(new_folder, new_name)
-        if how is Rename.NOREPLACE and target is not None:
-            raise rules.error(errno.EEXIST, new)
-        if how is Rename.EXCHANGE and target is None:
-            raise rules.error(errno.ENOENT, new)
-        # No link is ever followed, so a path says what lies in what.
-        if new.startswith(f"{old}/"):
-            raise rules.error(errno.EINVAL, old)
-        if old.startswith(f"{new}/"):
-            code = errno.EINVAL if how is Rename.EXCHANGE else errno.ENOTEMPTY
-            raise rules.error(code, new)
-        if target is source:
-            return
-        change.take(old_folder, old_name, source)
-        if target is not None and how is Rename.EXCHANGE:
-            change.take(new_folder, new_name, target)
-            change.put(old_folder, old_name, target)
-        elif target is not None:
-            self._check_replace(source, target, new)
-            change.drop(new_folder, new_name, target)
-        change.put(new_folder, new_name, source)
-
-    def _check_replace(self, source: Node, target: Node, new: str) -> None:
-        if isinstance(source, FolderNode):
-            if not isinstance(target, FolderNode):
-                raise rules.error(errno.ENOTDIR, new)
-            if self._tree.names(target):
-                raise rules.error(errno.ENOTEMPTY, new)
-        elif isinstance(target, FolderNode):
-            raise rules.error(errno.EISDIR, new)
+            edits.rename(change, old, new, how)
 
     def remove(self, path: str) -> None:
         """Remove the name of anything that is not a directory."""
         with self._changes(path) as change:
-            folder, name = self._tree.place(path, root=errno.EISDIR)
-            node = self._existing(folder, name, path)
-            if isinstance(node, FolderNode):
-                raise rules.error(errno.EISDIR, path)
-            change.drop(folder, name, node)
+            edits.remove(change, path)
 
     def mkdir(self, path: str, mode: int = 0o755) -> None:
         """Make a directory."""
         with self._changes(path) as change:
-            folder, name = self._tree.free_place(path)
-            own = _owner(change.now, stat.S_IFDIR | stat.S_IMODE(mode))
-            change.put(folder, name, FolderNode(State(Kind.FOLDER, 0, 2, own=own)))
+            edits.mkdir(change, path, mode)
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
         with self._changes(path) as change:
-            folder, name = self._tree.place(path, root=errno.EBUSY)
-            node = self._existing(folder, name, path)
-            if not isinstance(node, FolderNode):
-                raise rules.error(errno.ENOTDIR, path)
-            if self._tree.names(node):
-                raise rules.error(errno.ENOTEMPTY, path)
-            change.drop(folder, name, node)
+            edits.rmdir(change, path)
 
     def symlink(self, path: str, target: str) -> None:
         """Make a symbolic link at `path`."""
         with self._changes(path) as change:
-            self._tree.place(path, root=errno.EEXIST)
-            rules.check_target(target, path)
-            folder, name = self._tree.free_place(path)
-            own = _owner(change.now, stat.S_IFLNK | 0o777)
-            change.put(folder, name, OtherNode(State(Kind.OTHER, 0, 1, target=target, own=own)))
+            edits.symlink(change, path, target)
 
     def link(self, existing: str, new: str) -> None:
         """Make a second name for a file."""
         with self._changes(existing, new) as change:
-            # Both ways are walked before either entry is looked at, as by a local directory.
-            if existing:
-                self._tree.place(existing, root=errno.EPERM)
-            self._tree.place(new, root=errno.EEXIST)
-            node = self._tree.node(existing)
-            folder, name = self._tree.free_place(new)
-            if isinstance(node, FolderNode):
-                raise rules.error(errno.EPERM, existing)
-            change.set(node, replace(node.state, nlink=node.state.nlink + 1))
-            change.put(folder, name, node)
+            edits.link(change, existing, new)
 
     def set_attributes(self, path: str, change: Attributes) -> None:
         """Change mode, owner or times of an entry itself."""
@@ -514,7 +449,9 @@ class Overlay:
                 self._check_changes(path)
                 node = tree.node(path)
                 if not isinstance(node, FileNode):
-                    self._set_own(node, change, path)
+                    made = edits.attributes(tree, node, change, path)
+                    if made is not None:
+                        tree.commit(made)
                     return
                 tree.pin(node)
             try:
@@ -522,24 +459,6 @@ class Overlay:
                     node.set_attributes(change)
             finally:
                 self._leave(node, False)
-
-    def _set_own(self, node: Node, change: Attributes, path: str) -> None:
-        kind = stat.S_IFMT(node.stat(self._lower).mode)
-        if change.mode is not None:
-            if stat.S_ISLNK(kind):
-                raise rules.error(errno.EOPNOTSUPP, path)
-            change = replace(change, mode=kind | stat.S_IMODE(change.mode))
-        if change != Attributes():
-            made = Change(self._tree)
-            own = merged(node.state.own, change)
-            made.set(node, replace(node.state, own=own, ctime_ns=made.now))
-            self._tree.commit(made)
-
-    def _existing(self, folder: FolderNode, name: str, path: str) -> Node:
-        node = self._tree.child(folder, name)
-        if node is None:
-            raise rules.error(errno.ENOENT, path)
-        return node
 
     @contextmanager
     def _changes(self, path: str, path2: str | None = None) -> Iterator[Change]:
@@ -682,13 +601,6 @@ def _lock_upper(upper: Directory) -> DirectoryLock | None:
         text = f"{upper.label}: the overlay whose changes these are is open, held by {by}; "
         text += "close it (unmount it) first, or name another directory"
         raise errors.LockedError(text, holders=exc.holders) from None
-
-
-def _owner(now: int, mode: int) -> Attributes:
-    """The attributes of something new."""
-    uid = os.getuid() if hasattr(os, "getuid") else 0
-    gid = os.getgid() if hasattr(os, "getgid") else 0
-    return Attributes(mode=mode, uid=uid, gid=gid, atime_ns=now, mtime_ns=now)
 
 
 def _not_a_file(found: Node | Below, lower: Directory) -> int:

@@ -43,7 +43,7 @@ class Change:
     """A change of names and nodes that is carried out, and written down, as a whole."""
 
     def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+        self.tree = tree
         self.now = time.time_ns()
         self.states: dict[Node, State] = {}
         self.names: list[tuple[FolderNode, str, Node | None, bool]] = []
@@ -59,14 +59,14 @@ class Change:
 
     def take(self, folder: FolderNode, name: str, node: Node) -> None:
         """Take a name away."""
-        as_below = name not in folder.names_below(self._tree.lower)
+        as_below = name not in folder.names_below(self.tree.lower)
         self.names.append((folder, name, None, as_below))
         if isinstance(node, FolderNode):
             self._count(folder, -1)
 
     def put(self, folder: FolderNode, name: str, node: Node) -> None:
         """Let a name lead to a node."""
-        self.names.append((folder, name, node, self._tree.is_natural(folder, name, node)))
+        self.names.append((folder, name, node, self.tree.is_natural(folder, name, node)))
         self.set(node, replace(self.state(node), ctime_ns=self.now))
         if isinstance(node, FolderNode):
             self._count(folder, 1)
