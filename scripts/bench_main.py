@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -21,7 +22,7 @@ from bench_peers import Peer, Tool, prepare
 from bench_places import BenchError, Place, check_tools, drop_caches, interrupts, room, shown
 from bench_processes import work
 from bench_report import Report, Result, Sample, machine
-from bench_workloads import WORKLOADS, Cache, Task, Workload
+from bench_workloads import MOUNT, OVERLAY, WORKLOADS, Cache, Task, Workload
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
@@ -29,7 +30,13 @@ from rich.text import Text
 QUICK = 0.1
 PIPE_WIDTH = 180
 """Columns of the table where there is no terminal that says."""
-GROUPS: dict[str, Sequence[Workload | Measure]] = {"mount": WORKLOADS, "inside": MEASURES}
+GROUPS: dict[str, Sequence[Workload | Measure]] = {
+    **{
+        comparison.name: [one for one in WORKLOADS if one.comparison is comparison]
+        for comparison in (MOUNT, OVERLAY)
+    },
+    "inside": MEASURES,
+}
 
 
 class Bench:
@@ -87,9 +94,11 @@ def run(
     """Measure into the report, workload by workload; the places take turns within each round."""
     bench = Bench(folder)
     for workload in workloads:
-        seconds: dict[Place, list[float]] = {place: [] for place in report.places}
+        places = workload.places
+        seconds: dict[Place, list[float]] = {place: [] for place in places}
         for number in range(1, report.rounds + 1):
-            for place in report.places:
+            # To and fro, so that none is always the first.
+            for place in places if number % 2 else reversed(places):
                 tell(f"{workload.name}, round {number} of {report.rounds}: {place.value}")
                 seconds[place].append(bench.measure(workload, place))
         report.cold = bench.cold
@@ -139,7 +148,7 @@ def tools_ready(measures: Sequence[Measure], *, peers: bool) -> dict[Tool, Peer]
     multiple=True,
     metavar="NAME",
     type=click.Choice([*GROUPS, *(one.name for group in GROUPS.values() for one in group)]),
-    help="Only this workload or measure, or all of mount or inside; may be given again.",
+    help="Only this workload or measure, or all of mount, overlay or inside; may be given again.",
 )
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--write-through", is_flag=True, help="Measure avccfs --write-through as well.")
@@ -162,8 +171,9 @@ def command(
     directory: Path | None,
     list_only: bool,
 ) -> int:
-    """Do the same work in a native directory, through bindfs and through avccfs (mount), and look
-    into databases with avccfs and with other tools (inside).
+    """Do the same work in a native directory, through bindfs and through avccfs (mount), on plain
+    mounts of avccfs and on overlays (overlay), and look into databases with avccfs and with other
+    tools (inside).
 
     Prints tables of medians, and where avccfs misses what is expected of it (that is no failure:
     the exit status is 0). The rounds of what is compared alternate, so that what else the machine
@@ -171,22 +181,29 @@ def command(
     """
     if list_only:
         for workload in WORKLOADS:
-            click.echo(f"{workload.name:17} {workload.timed.count:,} {workload.title}")
+            click.echo(f"{workload.name:24} {workload.timed.count:,} {workload.title}")
         for measure in MEASURES:
-            click.echo(f"{measure.name:17} {measure.title}, {measure.unit.value}")
+            click.echo(f"{measure.name:24} {measure.title}, {measure.unit.value}")
         return 0
     factor = scale if scale is not None else QUICK if quick else 1.0
-    workloads = [one.scaled(factor) for one in WORKLOADS if _wanted(one, "mount", names)]
+    workloads = [
+        one.scaled(factor) for one in WORKLOADS if _wanted(one, one.comparison.name, names)
+    ]
+    if write_through:
+        also = (Place.WRITE_THROUGH,)
+        workloads = [
+            replace(one, also=also) if one.comparison is MOUNT else one for one in workloads
+        ]
     measures = [one.scaled(factor) for one in MEASURES if _wanted(one, "inside", names)]
     if workloads:
-        check_tools()
+        check_tools({place for one in workloads for place in one.places})
     tools = tools_ready(measures, peers=peers)
-    places = tuple(Place) if write_through else (Place.NATIVE, Place.BINDFS, Place.AVCCFS)
     interrupted = False
     with room(directory) as folder:
-        report = Report(places, rounds, factor, machine(folder))
+        report = Report(rounds, factor, machine(folder))
         inside = InsideReport(tools)
-        total = len(workloads) * rounds * len(places) + steps(measures, tools, rounds)
+        total = rounds * sum(len(one.places) for one in workloads)
+        total += steps(measures, tools, rounds)
         try:
             with progress(total) as tell:
                 run(workloads, report, folder, tell)

@@ -1,7 +1,8 @@
 """The places that are compared, and the care that none of them outlives the run.
 
-A place shows a source directory natively, through bindfs, or through avccfs; every place has its
-sources in the same temporary folder, so on the same file system.
+A place shows a source directory natively, through bindfs, or through avccfs in one of its ways;
+every place has its sources, and an overlay its changes, in the same temporary folder, so on the same
+file system.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -32,12 +33,25 @@ class Place(enum.Enum):
     BINDFS = "bindfs"
     AVCCFS = "avccfs"
     WRITE_THROUGH = "avccfs --write-through"
+    OVERLAY = "avccfs --overlay"
+    OVERLAY_DIR = "avccfs --overlay DIR"
+    FAULTS = "avccfs --fault none"
+
+    @property
+    def option(self) -> str:
+        """What tells it from the plain mount; the whole name if it is no mount of avccfs."""
+        return self.value.removeprefix("avccfs ")
 
 
+_CHANGES = "DIR"
+"""In a command: a new folder beside the mount point, for the changes of an overlay."""
 _MOUNT = {
     Place.BINDFS: ("bindfs",),
     Place.AVCCFS: (*AVCCFS, "mount"),
     Place.WRITE_THROUGH: (*AVCCFS, "mount", "--write-through"),
+    Place.OVERLAY: (*AVCCFS, "mount", "--overlay"),
+    Place.OVERLAY_DIR: (*AVCCFS, "mount", "--overlay", _CHANGES),
+    Place.FAULTS: (*AVCCFS, "mount", "--fault", "none"),
 }
 
 
@@ -45,13 +59,13 @@ class BenchError(Exception):
     """Something could not be measured; the text says what and what to do."""
 
 
-def check_tools() -> None:
-    """Raise `BenchError` if this machine lacks what the comparison needs."""
+def check_tools(places: Collection[Place]) -> None:
+    """Raise `BenchError` if this machine lacks what these places need."""
     if not Path("/dev/fuse").exists():
         raise BenchError(
             "there is no /dev/fuse on this machine: load the kernel module with: modprobe fuse"
         )
-    if shutil.which("bindfs") is None:
+    if Place.BINDFS in places and shutil.which("bindfs") is None:
         raise BenchError("bindfs is missing; install it with: scripts/setup --dev")
 
 
@@ -61,15 +75,22 @@ def shown(place: Place, source: Path, mountpoint: Path) -> Iterator[Path]:
     if place is Place.NATIVE:
         yield source
         return
+    words = _MOUNT[place]
+    changes = mountpoint.with_name(f"{mountpoint.name}-changes")
     with interrupts.held_back():
         mountpoint.mkdir()
-        _call([*_MOUNT[place], str(source), str(mountpoint)])
+        if _CHANGES in words:
+            changes.mkdir()
+        words = tuple(str(changes) if word == _CHANGES else word for word in words)
+        _call([*words, str(source), str(mountpoint)])
     try:
         yield mountpoint
     finally:
         with interrupts.held_back():
             _unmount(mountpoint)
             mountpoint.rmdir()
+            if changes.exists():
+                shutil.rmtree(changes)
 
 
 @contextlib.contextmanager

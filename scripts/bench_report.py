@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_places import Place
-from bench_workloads import Expectation, Workload
+from bench_workloads import Comparison, Expectation, Workload
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -22,10 +22,12 @@ from rich.text import Text
 
 WIDE = 120
 """Columns of a terminal from which on the table shows everything."""
-VERSION = 2
+VERSION = 3
 """Of the JSON; grows when a reader of it would have to change.
 
 2: `workloads` may be empty and `missed` speaks of `inside` as well.
+3: each of the `workloads` has places of its own and says with what it was compared; an expectation
+   says of what place it is.
 """
 
 
@@ -69,13 +71,14 @@ class Judgement:
 
     @property
     def met(self) -> bool:
-        """Whether avccfs was as fast as expected."""
+        """Whether the place was as fast as expected."""
         return self.measured <= self.expectation.limit
 
     def as_json(self) -> dict[str, object]:
         """For the report."""
         return {
             "text": self.expectation.text,
+            "of": self.expectation.of.value,
             "against": self.expectation.against.value,
             "limit": self.expectation.limit,
             "measured": self.measured,
@@ -94,9 +97,18 @@ class Result:
         """The median of one place over that of another."""
         return self.samples[of].median / self.samples[against].median
 
+    def ratios(self) -> dict[Place, dict[Place, float]]:
+        """Place -> place it is compared with -> ratio."""
+        against = self.workload.comparison.against
+        return {
+            of: {one: self.ratio(one, of) for one in against if one is not of}
+            for of in self.samples
+            if of is not against[0]
+        }
+
     def judgements(self) -> list[Judgement]:
         """Every expectation, judged by the medians."""
-        return [Judgement(one, self.ratio(one.against)) for one in self.workload.expected]
+        return [Judgement(one, self.ratio(one.against, one.of)) for one in self.workload.expected]
 
     def as_json(self) -> dict[str, object]:
         """For the report."""
@@ -105,15 +117,11 @@ class Result:
             "title": self.workload.title,
             "count": self.workload.timed.count,
             "cache": self.workload.cache.value,
+            "comparison": self.workload.comparison.name,
             "places": {place.value: sample.as_json() for place, sample in self.samples.items()},
             "ratios": {
-                of.value: {
-                    against.value: self.ratio(against, of)
-                    for against in (Place.NATIVE, Place.BINDFS)
-                    if of is not against
-                }
-                for of in self.samples
-                if of is not Place.NATIVE
+                of.value: {against.value: ratio for against, ratio in ratios.items()}
+                for of, ratios in self.ratios().items()
             },
             "expectations": [one.as_json() for one in self.judgements()],
         }
@@ -123,7 +131,6 @@ class Result:
 class Report:
     """A run."""
 
-    places: tuple[Place, ...]
     rounds: int
     scale: float
     machine: dict[str, Any]
@@ -149,7 +156,6 @@ class Report:
         return {
             "version": VERSION,
             "machine": self.machine,
-            "places": [place.value for place in self.places],
             "rounds": self.rounds,
             "scale": self.scale,
             "cold": self.cold,
@@ -157,29 +163,55 @@ class Report:
         }
 
     def show(self, console: Console) -> None:
-        """The table of the workloads."""
+        """A table for each comparison that was made."""
+        for comparison in dict.fromkeys(one.workload.comparison for one in self.results):
+            self._show(
+                comparison,
+                [one for one in self.results if one.workload.comparison is comparison],
+                console,
+            )
+
+    def _show(self, comparison: Comparison, results: list[Result], console: Console) -> None:
         # Where there is no room for everything, the ratios are what must be seen.
         wide = console.width >= WIDE
+        found = {place for one in results for place in one.samples}
+        places = [place for place in Place if place in found]
+        compared = [place for place in places if place not in comparison.against]
+        among_ours = comparison.against == (Place.AVCCFS,)
+        columns = [
+            (of, against)
+            for of in compared
+            for against in comparison.against
+            # Beside native and bindfs the other ways of avccfs are for the eye.
+            if of is Place.AVCCFS or among_ours
+        ]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        table.add_column("workload", no_wrap=True)
+        table.add_column(comparison.name, no_wrap=True)
         if wide:
             table.add_column("what", style="dim")
-        for place in self.places:
-            table.add_column(place.value, justify="right", min_width=6)
-        for place in (Place.NATIVE, Place.BINDFS):
-            table.add_column(f"x {place.value}", justify="right", no_wrap=True)
+        for place in places:
+            title = place.option if among_ours else place.value
+            table.add_column(title, justify="right", min_width=6, no_wrap=among_ours)
+        for of, against in columns:
+            title = of.option if among_ours else against.value
+            table.add_column(f"x {title}", justify="right", no_wrap=True)
         table.add_column("expected", no_wrap=True)
-        for result in self.results:
-            workload = result.workload
+        for result in results:
+            workload, samples = result.workload, result.samples
             table.add_row(
                 workload.name,
                 *([f"{workload.timed.count:,} {workload.title}"] if wide else []),
-                *(_time(result.samples[place], spread=wide) for place in self.places),
-                *(f"{result.ratio(one):.2f}" for one in (Place.NATIVE, Place.BINDFS)),
+                *(_time(samples.get(place), spread=wide) for place in places),
+                *(
+                    f"{result.ratio(against, of):.2f}" if of in samples else ""
+                    for of, against in columns
+                ),
                 verdict([one.met for one in result.judgements()]),
             )
         console.print(table)
-        console.print("Seconds. Ratios are of medians, avccfs over the other.", highlight=False)
+        one, other = ("with that option", "plain") if among_ours else ("avccfs", "the other")
+        over = f"{one} over {other}"
+        console.print(f"Seconds. Ratios are of medians, {over}.", highlight=False)
 
     def show_circumstances(self, console: Console) -> None:
         """How all of it was measured."""
@@ -193,7 +225,9 @@ class Report:
         )
 
 
-def _time(sample: Sample, *, spread: bool) -> Text:
+def _time(sample: Sample | None, *, spread: bool) -> Text:
+    if sample is None:
+        return Text()
     text = Text(f"{sample.median:.3f}")
     if not spread:
         return text

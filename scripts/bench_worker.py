@@ -162,6 +162,23 @@ def read_at_random(directory: Path, count: int, clock: Clock) -> None:
                     raise SystemExit(f"{file.name} ends before offset {offset + BLOCK}")
 
 
+def change_bytes(directory: Path, count: int, clock: Clock) -> None:
+    """One byte in each of `count` blocks, no block twice, and an fsync."""
+    with (directory / TABLE).open("r+b", buffering=0) as file:
+        blocks = os.fstat(file.fileno()).st_size // BLOCK
+        if count > blocks:
+            raise SystemExit(f"{file.name} has {blocks} blocks, not {count}")
+        numbers = random.Random(SEED)
+        offsets = [
+            BLOCK * block + numbers.randrange(BLOCK)
+            for block in numbers.sample(range(blocks), count)
+        ]
+        with clock:
+            for offset in offsets:
+                os.pwrite(file.fileno(), b"x", offset)
+            os.fsync(file.fileno())
+
+
 # -- many small files
 
 
@@ -333,6 +350,7 @@ TASKS: dict[str, Callable[[Path, int, Clock], Any]] = {
         make_table,
         read_in_order,
         read_at_random,
+        change_bytes,
         make_folder,
         list_long,
         stat_each,

@@ -24,16 +24,43 @@ class Cache(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """That avccfs takes at most `limit` times as long as another place."""
+    """That a place takes at most `limit` times as long as another."""
 
     against: Place
     limit: float
     text: str
+    of: Place = Place.AVCCFS
 
 
 WITHIN = Expectation(Place.NATIVE, 1.5, "within 1.5 times native")
 FASTER = Expectation(Place.BINDFS, 1 / 5, "at least 5 times faster than bindfs")
 NOT_SLOWER = Expectation(Place.BINDFS, NOISE, "not slower than bindfs")
+
+_OVERLAYS = (Place.OVERLAY, Place.OVERLAY_DIR)
+WITHIN_PLAIN = tuple(
+    Expectation(Place.AVCCFS, 1.5, f"{one.option} within 1.5 times the plain mount", one)
+    for one in _OVERLAYS
+)
+AS_PLAIN = tuple(
+    Expectation(Place.AVCCFS, NOISE, f"{one.option} as fast as the plain mount", one)
+    for one in _OVERLAYS
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A table: the places that its workloads are done in, and what is told of them."""
+
+    name: str
+    places: tuple[Place, ...]
+    against: tuple[Place, ...]
+    """What all the other places that are mounts of avccfs are compared with."""
+
+
+MOUNT = Comparison(
+    "mount", (Place.NATIVE, Place.BINDFS, Place.AVCCFS), (Place.NATIVE, Place.BINDFS)
+)
+OVERLAY = Comparison("overlay", (Place.AVCCFS, *_OVERLAYS), (Place.AVCCFS,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +90,14 @@ class Workload:
     """Done first, off the clock: in the place itself if the cache is kept, else natively."""
     shared: Task | None = None
     """Makes a directory that is only read and serves all places and rounds; None: a new one each."""
+    comparison: Comparison = MOUNT
+    also: tuple[Place, ...] = ()
+    """Places beyond those of the comparison."""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where it is done."""
+        return (*self.comparison.places, *self.also)
 
     def scaled(self, factor: float) -> Workload:
         """The same with more or less to do."""
@@ -85,7 +120,7 @@ _LIST = Task("list_long", 20_000, least=20)
 _STAT = Task("stat_each", 20_000, least=20)
 _OPEN = Task("open_each", 20_000, least=20)
 
-WORKLOADS: tuple[Workload, ...] = (
+_MOUNTED: tuple[Workload, ...] = (
     Workload(
         "fillseq",
         "puts in key order",
@@ -177,3 +212,55 @@ WORKLOADS: tuple[Workload, ...] = (
         before=(Task("make_manifests", 500, least=500),),
     ),
 )
+
+
+def _overlaid(
+    name: str,
+    expected: tuple[Expectation, ...],
+    *,
+    cache: Cache | None = None,
+    faults: bool = False,
+) -> Workload:
+    """A workload, now done on overlays; with `faults` also where faults may come."""
+    (found,) = (one for one in _MOUNTED if one.name == name)
+    return replace(
+        found,
+        name=f"overlay-{name}",
+        expected=expected,
+        cache=cache or found.cache,
+        comparison=OVERLAY,
+        also=(Place.FAULTS,) if faults else (),
+    )
+
+
+_OVERLAID: tuple[Workload, ...] = (
+    _overlaid("fillseq", WITHIN_PLAIN, faults=True),
+    _overlaid("fillrandom", WITHIN_PLAIN),
+    # What is written over lies in the source.
+    _overlaid("overwrite", WITHIN_PLAIN, cache=Cache.FIRST),
+    _overlaid("fillsync", WITHIN_PLAIN, faults=True),
+    # What is read was written to the overlay ...
+    _overlaid("readseq", WITHIN_PLAIN),
+    _overlaid("readrandom", WITHIN_PLAIN, faults=True),
+    # ... and from here on lies in the source, unchanged.
+    _overlaid("readseq-first", AS_PLAIN),
+    _overlaid("readrandom-first", AS_PLAIN),
+    _overlaid("table-cold", AS_PLAIN),
+    _overlaid("table-warm", AS_PLAIN),
+    _overlaid("blocks-cold", AS_PLAIN, faults=True),
+    _overlaid("blocks-warm", AS_PLAIN),
+    _overlaid("list-first", ()),
+    _overlaid("open", AS_PLAIN, faults=True),
+    Workload(
+        "overlay-change",
+        "bytes, each in another block",
+        Task("change_bytes", 4_000, least=10),
+        (),
+        cache=Cache.FIRST,
+        before=(Task("make_table", 64, least=4),),
+        comparison=OVERLAY,
+        also=(Place.FAULTS,),
+    ),
+)
+
+WORKLOADS = _MOUNTED + _OVERLAID

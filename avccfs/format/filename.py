@@ -130,6 +130,9 @@ def pending_number(name: str) -> int | None:
 
 def kind_of(name: str) -> Kind:
     """The kind of any name in a database directory; FOREIGN for what no engine would write."""
+    if name[6:7] == "." and name[:6].isdecimal() and name.isascii():
+        # As `parse`, without its cost: six digits are a number as it would be written.
+        return _SUFFIXES.get(name[7:], Kind.FOREIGN)
     desc = parse(name)
     if desc is not None:
         return desc.kind

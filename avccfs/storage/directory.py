@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
-from avccfs.format.filename import LOCK, FileDesc, Kind, parse
+from avccfs.format.filename import LOCK, FileDesc, Kind, kind_of
 from avccfs.storage import explain, meta
 from avccfs.storage.base import BaseStorage
 from avccfs.storage.explain import MetaReport
@@ -123,8 +123,7 @@ class DirectoryStorage(BaseStorage):
         """
         with self._operation(change=Open.WRITE in flags):
             file = self._directory.open(path, flags, mode)
-            desc = parse(path)
-            if desc is None or desc.kind is not Kind.MANIFEST:
+            if kind_of(path) is not Kind.MANIFEST:
                 return file
             handle = ManifestFile(self, path, file)
             self._remember(handle)

@@ -94,6 +94,12 @@ def test_manifests_and_journals_have_one_name(kind: Kind) -> None:
     assert filename.other_name_of(FileDesc(1, kind)) is None
 
 
+@given(st.from_regex(r"[0-9٣]{5,7}[.-](log|ldb|sst|tmp|dbtmp|[a-z]{0,2})\n?", fullmatch=True))
+def test_the_kind_of_a_numbered_name_is_that_of_its_descriptor(name: str) -> None:
+    desc = filename.parse(name)
+    assert filename.kind_of(name) is (Kind.FOREIGN if desc is None else desc.kind)
+
+
 @pytest.mark.parametrize("name", FOREIGN + NOT_PENDING)
 def test_names_that_no_engine_writes_are_foreign(name: str) -> None:
     assert filename.parse(name) is None

@@ -54,6 +54,22 @@ class FaultFile:
     Rules, counters and errors know it by the path it was opened by, and by the kind of that.
     """
 
+    __slots__ = (
+        "_closed",
+        "_kind",
+        "_owner",
+        "_plan",
+        "_read",
+        "_reads",
+        "_tallies",
+        "_write",
+        "_writes",
+        "inner",
+        "path",
+        "place",
+        "track",
+    )
+
     def __init__(
         self, inner: File, owner: Owner, plan: FaultPlan, path: str, track: Track | None
     ) -> None:

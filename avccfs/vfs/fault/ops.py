@@ -99,7 +99,7 @@ RULE_OPS = functools.reduce(Op.__or__, OP_WORDS.values())
 """The ten as one mask."""
 
 
-@functools.lru_cache(1024)
+@functools.lru_cache(1 << 16)
 def kind_of_path(path: str) -> Kind:
     """The kind that rules and counters go by.
 

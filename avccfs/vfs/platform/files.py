@@ -152,7 +152,8 @@ def open_regular(entry: Entry, flags: Open, mode: int) -> Fd:
     Raises `OSError`: ELOOP for a symbolic link, EISDIR for a directory, ENXIO for a FIFO, a socket
     or a device. Reading leaves the access time alone where the system permits.
     """
-    if Open.EXCLUSIVE not in flags:
+    reads = flags is Open.READ
+    if reads or Open.EXCLUSIVE not in flags:
         # Looked at first because opening alone has effects: it wakes whoever waits at the other
         # end of a FIFO, it rewinds a tape.
         try:
@@ -160,10 +161,11 @@ def open_regular(entry: Entry, flags: Open, mode: int) -> Fd:
         except FileNotFoundError:
             if Open.CREATE not in flags:
                 raise
-    bits = _OPEN_FILE | (os.O_RDWR if Open.WRITE in flags else os.O_RDONLY)
-    for flag, bit in _OPEN_BITS:
-        if flag in flags:
-            bits |= bit
+    bits = _OPEN_FILE | (os.O_RDONLY if reads else os.O_RDWR)
+    if not reads:
+        for flag, bit in _OPEN_BITS:
+            if flag in flags:
+                bits |= bit
     dir_fd, name = at(entry)
     fd = _open_quietly(name, bits, mode, dir_fd)
     # Looked at again because the name may have come to mean something else in between.
