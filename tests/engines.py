@@ -245,6 +245,15 @@ class Session(Held):
         self._do(_line((key, value)) + (" sync" if sync else ""))
         apply(self.model, [(key, value)])
 
+    def put_later(self, key: bytes, value: bytes) -> None:
+        """Begin to write one entry, synced. Other steps may be made before `result`."""
+        self._do("later " + _line((key, value)) + " sync")
+
+    def result(self, key: bytes, value: bytes) -> None:
+        """Wait for the end of `put_later`. Raises `EngineError` if that write was refused."""
+        self._do("result")
+        apply(self.model, [(key, value)])
+
     def delete(self, key: bytes, *, sync: bool = False) -> None:
         """Delete one key."""
         self._do(_line((key, None)) + (" sync" if sync else ""))

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
@@ -142,6 +143,22 @@ class Tool:
         say(closed=True)
 
 
+class Later(threading.Thread):
+    """A write in a thread of its own."""
+
+    def __init__(self, batch: plyvel.WriteBatch) -> None:
+        super().__init__(daemon=True)
+        self.batch = batch
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.batch.write()
+        except LevelDBError as error:
+            self.error = error
+
+
 class Script:
     """Obeys the lines of its input."""
 
@@ -149,6 +166,7 @@ class Script:
         self.opener = opener
         self.database = opener()
         self.begun: plyvel.Iterator | None = None
+        self.later: Later | None = None
 
     def line(self) -> list[str] | None:
         text = sys.stdin.readline()
@@ -159,9 +177,20 @@ class Script:
     def obey(self, words: list[str]) -> None:
         match words:
             case ["put" | "del", *_]:
-                self.change(1, durable=words[-1] == "sync", first=words)
+                self.change(1, durable=words[-1] == "sync", first=words).write()
+                say(ok=True)
             case ["batch", count, *rest]:
-                self.change(int(count), durable=rest == ["sync"])
+                self.change(int(count), durable=rest == ["sync"]).write()
+                say(ok=True)
+            case ["later", "put", *_] if self.later is None:
+                self.later = Later(self.change(1, durable=words[-1] == "sync", first=words[1:]))
+                say(ok=True)
+            case ["result"] if self.later is not None:
+                done, self.later = self.later, None
+                done.join()
+                if done.error is not None:
+                    raise done.error
+                say(ok=True)
             case ["get", key]:
                 value = self.database.get(unhex(key))
                 say(found=value is not None, **({} if value is None else {"value": value.hex()}))
@@ -189,7 +218,9 @@ class Script:
             case _:
                 raise usage(f"unknown line in the script: {words}")
 
-    def change(self, count: int, *, durable: bool, first: list[str] | None = None) -> None:
+    def change(
+        self, count: int, *, durable: bool, first: list[str] | None = None
+    ) -> plyvel.WriteBatch:
         lines = [first or self.line() for _ in range(count)]
         batch = self.database.write_batch(sync=durable)
         for words in lines:
@@ -200,8 +231,7 @@ class Script:
                     batch.delete(unhex(key))
                 case _:
                     raise usage(f"neither put KEY VALUE nor del KEY: {words}")
-        batch.write()
-        say(ok=True)
+        return batch
 
 
 COMMANDS: dict[str, Callable[[Tool], None]] = {

@@ -33,6 +33,7 @@ _COMMANDS = {
     "commit": "Carry what was changed on an overlay into its source.",
     "discard": "Drop what was changed on an overlay.",
     "fault": "Make the disk under a mount misbehave, and see what it did.",
+    "selftest": "Show on a scratch mount that each kind of fault does what it says.",
     "demo": "Mount a copy of a sample database and say what to look at.",
 }
 

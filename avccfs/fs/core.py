@@ -77,7 +77,10 @@ class Core:
         self.write_back: Callable[[int], None] | None = None
         """Makes a caller that collects writes hand over those to an inode, by calls of `write`."""
         self.drop_name: Callable[[int, str], None] | None = None
-        """Makes a caller that caches names forget one: parent's number and name."""
+        """Makes a caller that caches names forget one: parent's number and name. May wait for calls
+        that are under way."""
+        self.drop_facts: Callable[[int], None] | None = None
+        """Makes such a caller forget what it knows of a number."""
         self._source = source
         self._lock = threading.RLock()
         self._inodes = InodeTable(self.directory.stat())
@@ -86,11 +89,17 @@ class Core:
         self._current = CurrentSwitch(
             storage, self._inodes, self.handles, self.notes, lock=self._lock, fetch=self.fetch
         )
-        storage.share_log(self._lock, busy=self._log_is_open, written=self._log_was_written)
         if isinstance(below, FaultDirectory):
             self.beneath, self.faults = below.disarmed, below.plan
             self._tells_closes = not below.announces_close
             below.on_spoiled = self._was_spoiled
+        # Our own lines are written with the lock held, and are no operations of an engine.
+        storage.share_log(
+            self._lock,
+            busy=self._log_is_open,
+            written=self._log_was_written,
+            beneath=self.beneath,
+        )
         for name in self.directory.names():
             self._mark(name)
 
@@ -137,7 +146,8 @@ class Core:
             if name == LOCK and self._lock_hidden and not path:
                 continue
             try:
-                found = self.directory.stat(join(path, name))
+                # Part of the listing, which is one operation: counting each would cost a sixth of it.
+                found = self.beneath.stat(join(path, name))
             except FileNotFoundError:
                 continue
             yield name, found, position + 1
@@ -329,7 +339,7 @@ class Core:
             how |= Open.EXCLUSIVE
         with self._admitted(Op.CREATE, path), self._lock:
             if path == LOCK and self._lock_hidden:
-                how = Open.WRITE | Open.TRUNCATE
+                how = Open.WRITE | Open.CREATE | Open.TRUNCATE
                 self._lock_hidden = False
             file = self.storage.open_file(path, how, stat_module.S_IMODE(mode))
             if owner is not None:
@@ -342,21 +352,28 @@ class Core:
 
     def open(self, number: int, flags: int) -> Opened:
         """Open a file; `flags` as open(2), of which the access mode and O_TRUNC count."""
-        writing = flags & os.O_ACCMODE != os.O_RDONLY
-        if writing or flags & os.O_TRUNC:
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
             self._check_writable()
-        with self._admitted_to(Op.OPEN, number), self._lock:
-            inode = self._inodes.get(number)
-            path = self._path_to_open(inode)
-            if path == CURRENT and (writing or flags & os.O_TRUNC) and self._current.is_regular():
-                draft = self._current.open(inode, truncated=bool(flags & os.O_TRUNC))
-                return Opened(draft, direct=True)
-            how = Open.WRITE if writing else Open.READ
-            if flags & os.O_TRUNC:
-                how |= Open.WRITE | Open.TRUNCATE
-            file = self.storage.open_file(path, how)
-            handle = FileHandle(inode, file, writable=Open.WRITE in how)
-            return Opened(self.handles.add(handle), self._is_direct(path))
+        while True:
+            with self._lock:
+                path = self._path_to_open(self._inodes.get(number))
+            with self._admitted(Op.OPEN, path), self._lock:
+                inode = self._inodes.get(number)
+                if self._path_to_open(inode) == path:
+                    return self._open(inode, path, flags)
+            # Renamed while a fault held us up: what is announced is the name that is opened.
+
+    def _open(self, inode: Inode, path: str, flags: int) -> Opened:
+        writing = flags & os.O_ACCMODE != os.O_RDONLY
+        if path == CURRENT and (writing or flags & os.O_TRUNC) and self._current.is_regular():
+            draft = self._current.open(inode, truncated=bool(flags & os.O_TRUNC))
+            return Opened(draft, direct=True)
+        how = Open.WRITE if writing else Open.READ
+        if flags & os.O_TRUNC:
+            how |= Open.WRITE | Open.TRUNCATE
+        file = self.storage.open_file(path, how)
+        handle = FileHandle(inode, file, writable=Open.WRITE in how)
+        return Opened(self.handles.add(handle), self._is_direct(path))
 
     def read(self, handle: int, size: int, offset: int) -> bytes:
         """Bytes of an open file; fewer than `size` only at its end."""
@@ -451,16 +468,34 @@ class Core:
     def start_over(self) -> None:
         """What lies below was exchanged: every name must be looked up anew, and is another file.
 
-        Nobody may have a file open that is not there any more.
+        Folders that are still there stay what they are: somebody may be at work in them. Nobody may
+        have a file open that is not there any more. Not to be called by whoever makes the calls that
+        `drop_name` may wait for.
         """
         with self._lock:
             known = [(folder, name) for one in self._inodes for folder, name in one.names]
-            for folder, name in known:
-                self._inodes.detach(folder, name)
+            folders = [one for one in self._inodes if one.is_folder]
+            staying = {one.number for one in folders if self._is_still_there(one)}
+            gone = [one for one in self._inodes if one.number not in staying]
+            for one in gone:
+                for folder, name in list(one.names):
+                    self._inodes.detach(folder, name)
             self._lock_hidden = False
         if self.drop_name is not None:
             for folder, name in known:
                 self.drop_name(folder.number, name)
+        if self.drop_facts is not None:
+            for number in staying:
+                self.drop_facts(number)
+
+    def _is_still_there(self, inode: Inode) -> bool:
+        """Whether a folder's path leads to a folder, which it stands for from now on."""
+        try:
+            found = self.beneath.stat(inode.path)
+        except (StaleInodeError, OSError):
+            return False
+        inode.identity = found.inode
+        return stat_module.S_ISDIR(found.mode)
 
     def counts(self) -> tuple[int, int]:
         """How many identities and handles are in use: what a leak would let grow."""
@@ -480,13 +515,6 @@ class Core:
     def _admitted(self, op: Op, path: str) -> AbstractContextManager[object]:
         """To be entered before the lock is taken: whom a fault holds up must hold up nobody else."""
         return nullcontext() if self.faults is None else self.faults.admit(op, path)
-
-    def _admitted_to(self, op: Op, number: int) -> AbstractContextManager[object]:
-        if self.faults is None:
-            return nullcontext()
-        with self._lock:
-            path = self._path_to_open(self._inodes.get(number))
-        return self.faults.admit(op, path)
 
     def _was_spoiled(self, path: str) -> None:
         with self._lock:

@@ -47,6 +47,8 @@ class CurrentHandle:
         "writable",
     )
 
+    immediate = False
+
     def __init__(
         self,
         inode: Inode,

@@ -33,14 +33,14 @@ def tell_plan(plan: FaultPlan, line: str) -> str:
         case ["clear"]:
             count = len(plan.rules())
             plan.clear()
-            return f"{count} rules disarmed"
+            return f"rules disarmed: {count}"
         case ["remove", number]:
             plan.remove(_number(number, line))
             return f"rule {number} disarmed"
         case ["release"]:
-            return f"{plan.release_rules(None)} stalled calls go on"
+            return f"calls let go: {plan.release_rules(None)}"
         case ["release", number]:
-            return f"{plan.release_rules(_number(number, line))} stalled calls go on"
+            return f"calls let go: {plan.release_rules(_number(number, line))}"
     rule = plan.add(line)
     return f"rule {rule.id}: {rule.text}"
 

@@ -16,6 +16,8 @@ class Handle(Protocol):
     writable: bool
     slow: bool
     """Whether writing may wait for the disk, so that a caller with other work uses a thread."""
+    immediate: bool
+    """Whether a write is a word to the mount itself: never waits, and comes between two requests."""
 
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes at `offset`."""
@@ -46,6 +48,8 @@ class FileHandle:
     """A handle straight onto a file below."""
 
     __slots__ = ("_file", "inode", "read", "slow", "writable", "write")
+
+    immediate = False
 
     def __init__(self, inode: Inode, file: File, *, writable: bool) -> None:
         self.inode = inode

@@ -18,10 +18,14 @@ from avccfs.vfs.fault import FaultPlan
 
 Progress = Callable[[int, int, str], None]
 
-_COLLECTING = (
-    "this mount lets the kernel collect writes, so the rule sees the kernel's writes and not the "
-    "engine's, and reads only where nothing is cached; mount with --fault none to have them one by one"
+_INEXACT = (
+    "this mount was made without --fault: the kernel may collect writes and answer reads itself, so "
+    "rules see its operations and not the engine's, and `drop` does not know what to take back. Mount "
+    "with --fault none to have them one by one"
 )
+
+
+_CLOSING_SECONDS = 0.3
 
 
 class MountService:
@@ -66,8 +70,8 @@ class MountService:
 
     def _tell_faults(self, details: Mapping[str, object], progress: Progress) -> object:
         done = tell_plan(self._plan(), str(details["line"]))
-        late = self._plan().armed and not self._exact and not self._core.read_only
-        return {"done": done, "warning": _COLLECTING if late else None}
+        late = self._plan().armed and not self._exact
+        return {"done": done, "warning": _INEXACT if late else None}
 
     def _faults(self, details: Mapping[str, object], progress: Progress) -> object:
         plan = self._plan()
@@ -96,6 +100,7 @@ class MountService:
             "half_committed": False,
             "source": rehearsal.source,
             "empty": changes.empty,
+            "left_over": rehearsal.has_left_over(),
             "digest": changes.digest,
             "lines": list(changetext.as_lines(changes)),
             "json": changetext.as_json(changes),
@@ -105,7 +110,7 @@ class MountService:
         rehearsal = self._overlay()
         self._core.fetch()
         with self._rehearsing:
-            busy = rehearsal.overlay.busy()
+            busy = _busy(rehearsal)
             if not busy:
                 rehearsal.commit(str(details["digest"]), _told(progress))
                 # What lies below has other identities now.
@@ -116,11 +121,22 @@ class MountService:
         rehearsal = self._overlay()
         self._core.fetch()
         with self._rehearsing:
-            busy = rehearsal.overlay.busy()
+            busy = _busy(rehearsal)
             if not busy:
                 rehearsal.discard()
                 self._core.start_over()
         return {"busy": busy}
+
+
+def _busy(rehearsal: Rehearsal) -> list[str]:
+    """What is open in an overlay and keeps it from being exchanged, if it stays open.
+
+    The kernel tells of the last close of a file a moment after close(2) has returned.
+    """
+    deadline = time.monotonic() + _CLOSING_SECONDS
+    while (busy := rehearsal.overlay.busy()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return busy
 
 
 def _told(progress: Progress) -> Progress:

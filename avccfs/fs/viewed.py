@@ -30,6 +30,8 @@ class ViewHandle:
 
     __slots__ = ("_content", "_number", "_views", "inode", "read", "slow", "writable")
 
+    immediate = False
+
     def __init__(self, views: Views, number: int, content: Rendered) -> None:
         self.inode = Inode(number, 0, is_folder=False)
         self.writable = False
@@ -74,6 +76,8 @@ class TakingHandle:
     """
 
     __slots__ = ("_stat", "_take", "inode", "slow", "writable")
+
+    immediate = True
 
     def __init__(self, number: int, take: Callable[[str], None], found: Callable[[], Stat]) -> None:
         self.inode = Inode(number, 0, is_folder=False)
@@ -269,6 +273,14 @@ class ViewedCore(Core):
             return Opened(self.handles.add(taking), direct=True)
         handle = ViewHandle(self.views, number, self.views.open(number))
         return Opened(self.handles.add(handle), direct=False)
+
+    def flush(self, handle: int) -> None:
+        """As `Core.flush`; whoever closes a view has done nothing to the directory."""
+        target = self.handles.file(handle)
+        if owns(target.inode.number):
+            target.flush()
+        else:
+            super().flush(handle)
 
     def open_folder(self, number: int) -> int:
         """As `Core.open_folder`."""

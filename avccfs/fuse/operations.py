@@ -76,6 +76,18 @@ def _write_back(number: int) -> None:
         pyfuse3.invalidate_inode(InodeT(number))
 
 
+def _drop_bytes(number: int) -> None:
+    """Make the kernel forget the attributes and bytes that it has; that it cannot is no harm."""
+    with contextlib.suppress(OSError):
+        pyfuse3.invalidate_inode(InodeT(number))
+
+
+def _drop_name_at_once(parent: int, name: str) -> None:
+    """Not for the thread that answers: it waits for what is being asked of the folder."""
+    with contextlib.suppress(OSError):
+        pyfuse3.invalidate_entry(InodeT(parent), os.fsencode(name))
+
+
 def _drop_name(parent: int, name: str) -> None:
     pyfuse3.invalidate_entry_async(InodeT(parent), os.fsencode(name), 0, True)
 
@@ -105,7 +117,8 @@ class Operations(pyfuse3.Operations):
         if write_back:
             core.write_back = _write_back
         if cache:
-            core.drop_name = _drop_name
+            core.drop_name = _drop_name_at_once
+            core.drop_facts = _drop_bytes
 
     # -- names
 
@@ -250,9 +263,10 @@ class Operations(pyfuse3.Operations):
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         try:
-            if self._file(fh).slow:
+            handle = self._file(fh)
+            if handle.slow:
                 return await self._wait_for_disk(self._core.write, fh, buf, off)
-            if self._faults is not None and self._faults.armed:
+            if self._faults is not None and self._faults.armed and not handle.immediate:
                 return await self._write_with_faults(fh, off, buf)
             return self._write(fh, off, buf)
         except Exception as error:  # noqa: BLE001 - nothing may leave a handler
@@ -276,7 +290,7 @@ class Operations(pyfuse3.Operations):
         finally:
             # Not waited for: the kernel may hold the pages until it has our answer.
             for number in self._core.take_spoilt():
-                trio.lowlevel.spawn_system_task(trio.to_thread.run_sync, _write_back, number)
+                trio.lowlevel.spawn_system_task(self._forget_bytes, number)
 
     @_handler
     async def flush(self, fh: FileHandleT) -> None:
@@ -293,7 +307,7 @@ class Operations(pyfuse3.Operations):
             await self._wait_for_disk(sync)
         finally:
             for number in self._core.take_spoilt():
-                await trio.to_thread.run_sync(_write_back, number)
+                await self._forget_bytes(number)
 
     # -- folders
 
@@ -333,6 +347,10 @@ class Operations(pyfuse3.Operations):
         return answer
 
     # -- helpers
+
+    async def _forget_bytes(self, number: int) -> None:
+        # The kernel first hands over what it still holds of the file, and a fault may stop that.
+        await self._apart(_drop_bytes, number)
 
     def _may_wait(self) -> bool:
         return self._faults is not None and self._faults.armed

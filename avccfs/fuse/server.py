@@ -66,7 +66,7 @@ def serve(
         pyfuse3.init(operations, mountpoint, options.for_libfuse(source))
     except RuntimeError as error:
         raise MountFailedError(_why_not(mountpoint, options)) from error
-    life = _Life(mountpoint, on_ready, service)
+    life = _Life(core, mountpoint, on_ready, service)
     try:
         trio.run(life.run)
     finally:
@@ -76,8 +76,9 @@ def serve(
 
 class _Life:
     def __init__(
-        self, mountpoint: str, on_ready: Callable[[], None], service: Service | None
+        self, core: Core, mountpoint: str, on_ready: Callable[[], None], service: Service | None
     ) -> None:
+        self._core = core
         self._mountpoint = mountpoint
         self._on_ready = on_ready
         self._service = service
@@ -155,6 +156,9 @@ class _Life:
         refusal = await trio.to_thread.run_sync(lambda: unmount(self._mountpoint, lazy=True))
         if refusal is not None:
             _log.error("cannot unmount %s: %s", self._mountpoint, refusal)
+        elif self._core.faults is not None:
+            # Out of the tree nobody finds us to let them go.
+            self._core.faults.release_rules()
 
 
 def _raise_descriptor_limit() -> None:

@@ -18,6 +18,7 @@
 //	put KEY VALUE [sync] | del KEY [sync] | batch COUNT [sync], then COUNT lines put or del
 //	get KEY | digest | compact | close | reopen
 //	begin (an iterator, on what there is now) | rest (all that this iterator sees, as digest)
+//	later put KEY VALUE [sync] (begin it, and obey what comes meanwhile) | result (its answer, once it ends)
 //
 // What the engine refuses is an answer, {"error"}, and exit status 0; status 2 means that the
 // command itself was wrong. tests/plyvel_tool.py speaks the same language for LevelDB.
@@ -261,6 +262,7 @@ type script struct {
 	input    *bufio.Reader
 	db       *leveldb.DB
 	begun    iterator.Iterator
+	later    chan answer
 }
 
 var errClosed = errors.New("the script closed the database")
@@ -334,6 +336,29 @@ func (r *script) obey(words []string) (answer, error) {
 		var batch leveldb.Batch
 		record(&batch, verb, rest)
 		return r.write(&batch, sync)
+	case "later":
+		if len(rest) == 0 || rest[0] != "put" || r.later != nil {
+			usage("later put KEY VALUE [sync], one at a time")
+		}
+		sync, words := durable(rest[1:])
+		var batch leveldb.Batch
+		record(&batch, "put", words)
+		r.later = make(chan answer, 1)
+		go func() {
+			a, err := r.write(&batch, sync)
+			if err != nil {
+				a = refusal(err)
+			}
+			r.later <- a
+		}()
+		return answer{OK: true}, nil
+	case "result":
+		if r.later == nil {
+			usage("result without later")
+		}
+		a := <-r.later
+		r.later = nil
+		return a, nil
 	case "batch":
 		sync, rest := durable(rest)
 		var batch leveldb.Batch
