@@ -21,7 +21,9 @@ def test_every_command_is_listed_with_a_line() -> None:
     with_command = {
         path.stem
         for path in FOLDER.glob("*.py")
-        if any(f"\n@click.{what}(\"{path.stem}\"" in path.read_text() for what in ("command", "group"))
+        if any(
+            f'\n@click.{what}("{path.stem}"' in path.read_text() for what in ("command", "group")
+        )
     }
     assert set(listed) == with_command
     for name in listed:
