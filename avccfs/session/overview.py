@@ -28,6 +28,7 @@ from avccfs.session.recognition import Shown
 from avccfs.session.state import EMPTY, SessionState, StateBuilder
 from avccfs.storage.explain import MetaReport, Verdict, explain_meta
 from avccfs.vfs.base import Directory
+from avccfs.vfs.layered import COMMIT_FOLDER
 
 _LOG_READ: Final = 256
 _GO_BANNER: Final = re.compile(rb"=+ [A-Z][a-z]{2} \d+, \d{4} \(\w+\) =+")
@@ -148,6 +149,8 @@ class _Look:
         self._wrote_previous_journal = False
 
     def overview(self) -> Overview:
+        if COMMIT_FOLDER in self._sizes:
+            self._stopped_commit()
         report = explain_meta(self._folder.directory)
         manifest = self._live(report)
         if manifest is not None:
@@ -178,6 +181,31 @@ class _Look:
 
     def _fault(self, file: str, fault: Fault, advice: str) -> None:
         self._problems.append(Problem(file, fault.offset, fault.detail, advice, True))
+
+    def _stopped_commit(self) -> None:
+        # Late: hardly any directory has one.
+        from avccfs.storage.commit import unfinished
+
+        finish = f"avccfs commit {self._folder.label}"
+        try:
+            left = unfinished(self._folder.directory)
+        except (OSError, AvccfsError) as error:
+            self._tell(COMMIT_FOLDER, f"it cannot be read: {error}", "copy the directory first")
+            return
+        if left is not None and left.durable:
+            self._tell(
+                COMMIT_FOLDER,
+                f"a commit of an overlay's changes, begun at {left.begun:%Y-%m-%d %H:%M:%S} UTC, was "
+                "stopped halfway: this may be neither the old database nor the new",
+                f"finish it before anything opens this: {finish}",
+            )
+        elif left is not None:
+            self._tell(
+                COMMIT_FOLDER,
+                "a commit of an overlay's changes was stopped before it had begun: nothing was changed",
+                f"clear it away: {finish}",
+                damage=False,
+            )
 
     def _live(self, report: MetaReport) -> FileDesc | None:
         winner = report.winner

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from avccfs.cli.main import FAILED, FINE, LOCKED, USAGE
+from avccfs.cli.main import DAMAGE, FAILED, FINE, LOCKED, USAGE
 from tests.cli.running import Run, run
 from tests.cli.test_commit import has_begun, held, killed_before
 from tests.engines import ENGINES, Content, Engine
@@ -316,6 +316,17 @@ def test_changes_that_are_half_committed_are_not_dropped(tmp_path: Path, result:
     assert (done.code, done.error) == (FINE, "")
     assert "stopped halfway" in done.text
     assert held(source) == result
+
+
+def test_looking_at_a_half_committed_source_says_how_to_finish_it(tmp_path: Path) -> None:
+    source, _ = half_committed(tmp_path)
+    with unchanged(source):
+        done = run("inspect", source)
+    assert done.code == DAMAGE
+    assert "stopped halfway" in done.text
+    assert f"avccfs commit {source}" in done.text
+    assert run("commit", source).code == FINE
+    assert "avccfs commit" not in run("inspect", source).text
 
 
 def test_changes_whose_commit_was_finished_from_the_source_are_left_to_be_dropped(
