@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from avccfs.errors import AvccfsError, UsageError
+from avccfs.errors import AvccfsError, LockedError, UsageError
 from avccfs.fuse import mounts
 from avccfs.fuse.asking import Asking, Progress, asking
 
@@ -127,8 +127,26 @@ def target(place: str, *, read_only: bool) -> Iterator[Target]:
         )
     from avccfs.storage.rehearsal import opened
 
-    with opened(os.path.realpath(place), read_only=read_only) as rehearsal:
-        yield StoredTarget(rehearsal)
+    with contextlib.ExitStack() as stack:
+        try:
+            rehearsal = stack.enter_context(opened(os.path.realpath(place), read_only=read_only))
+        except LockedError as error:
+            found = next(_mounts_of(error, os.path.realpath(place), stack), None)
+            if found is None:
+                raise
+            yield MountedTarget(found)
+        else:
+            yield StoredTarget(rehearsal)
+
+
+def _mounts_of(error: LockedError, directory: str, stack: contextlib.ExitStack) -> Iterator[Asking]:
+    """The mount that has the directory of an overlay in use."""
+    holders = {pid for pid, _ in error.holders}
+    for there in mounts.mounts():
+        if there.fstype == mounts.FSTYPE and mounts.is_served_by(there, holders):
+            mount = stack.enter_context(asking(there.mountpoint))
+            if mount.ask("overlay") == directory:
+                yield mount
 
 
 def agreed(question: str, *, yes: bool) -> bool:

@@ -43,6 +43,7 @@ class MountService:
             "tell-faults": self._tell_faults,
             "faults": self._faults,
             "stats": self._stats,
+            "overlay": self._where,
             "diff": self._diff,
             "commit": self._commit,
             "discard": self._discard,
@@ -89,6 +90,10 @@ class MountService:
                 "--overlay to rehearse"
             )
         return self._rehearsal
+
+    def _where(self, details: Mapping[str, object], progress: Progress) -> object:
+        """The directory of the overlay's changes; null for one in memory, and for what is none."""
+        return None if self._rehearsal is None else self._rehearsal.directory
 
     def _diff(self, details: Mapping[str, object], progress: Progress) -> object:
         rehearsal = self._overlay()

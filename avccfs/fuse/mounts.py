@@ -13,6 +13,7 @@ import json
 import os
 import re
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +120,15 @@ def server_of(mount: Mount) -> Server | None:
     except (OSError, ValueError, KeyError, TypeError):
         connection.close()
         return None
+
+
+def is_served_by(mount: Mount, pids: Collection[int]) -> bool:
+    """Whether one of these processes serves an avccfs mount."""
+    server = server_of(mount)
+    if server is None:
+        return False
+    server.connection.close()
+    return server.pid in pids
 
 
 def is_dead(mountpoint: str) -> bool:

@@ -44,6 +44,11 @@ class Rehearsal:
         self._upper = upper
         self._begun: str | None = None
 
+    @property
+    def directory(self) -> str | None:
+        """The path of the directory of its changes; None if they are in memory."""
+        return None if self._upper is None else self._upper.label
+
     def changes(self, progress: Progress | None = None) -> Changes:
         """What differs from the source. While an engine works, what differed at some moment."""
         for _ in range(_ATTEMPTS):

@@ -7,11 +7,13 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from avccfs.cli.main import FAILED, FINE, LOCKED, USAGE
+from avccfs.vfs.local import LocalDirectory
 from tests.cli.running import run
 from tests.engines import GOLEVELDB, LEVELDB, NEW
 from tests.fs.waiting import wait_for
@@ -149,14 +151,17 @@ def test_what_is_no_overlay_is_refused(db: Path, mnt: Path, tmp_path: Path) -> N
     assert list(mnt.iterdir()) == []
 
 
-def test_directory_that_is_mounted_is_asked_for_by_its_mount_point(
+def test_directory_that_is_open_without_a_mount_is_refused(
     db: Path, mnt: Path, upper: Path
 ) -> None:
-    with mounted(db, mnt, *overlay(upper)) as at:
+    with mounted(db, mnt, *overlay(upper)):
+        rehearse_on(mnt)
+    with closing(LocalDirectory(upper)) as directory:
+        directory.lock(exclusive=True)
         done = run("diff", upper)
     assert done.code == LOCKED
     assert str(upper) in done.error
-    assert f"(pid {at.pid})" in done.error
+    assert f"(pid {os.getpid()})" in done.error
 
 
 def test_source_that_changed_meanwhile_is_named(db: Path, mnt: Path, upper: Path) -> None:

@@ -269,13 +269,25 @@ def test_changes_of_a_source_that_is_gone_can_only_be_dropped(tmp_path: Path) ->
     assert [path.name for path in changes.iterdir()] == ["LOCK"]
 
 
-def test_directory_that_is_mounted_or_none_of_ours_is_left_alone(
-    db: Path, mnt: Path, upper: Path
-) -> None:
-    with mounted(db, mnt, f"--overlay={upper}"):
+def test_mounted_overlay_is_found_by_its_directory(db: Path, mnt: Path, upper: Path) -> None:
+    with unchanged(db), mounted(db, mnt, f"--overlay={upper}"):
         rehearse_on(mnt)
-        assert run("discard", "--yes", upper).code == LOCKED
-        assert run("diff", mnt).text == REHEARSED
+        assert run("diff", upper).text == REHEARSED
+        assert run("discard", "--yes", upper).code == FINE
+        assert run("diff", mnt).text == "no changes\n"
+        assert shown_by(mnt) == shown_by(db)
+
+
+def test_directory_whose_source_somebody_else_has_mounted_is_left_alone(
+    tmp_path: Path, mnt: Path
+) -> None:
+    source, changes = rehearse_in(tmp_path)
+    (source / "LOCK").touch()
+    with mounted(source, mnt), unchanged(changes):
+        assert run("discard", "--yes", changes).code == LOCKED
+
+
+def test_directory_that_is_none_of_ours_is_left_alone(db: Path, mnt: Path, upper: Path) -> None:
     with unchanged(db):
         assert run("discard", "--yes", db).code == USAGE
     assert run("discard", "--yes", upper / "missing").code == USAGE
