@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from avccfs.errors import UsageError
-from avccfs.vfs.fault import FaultPlan
+from avccfs.vfs.fault import OP_WORDS, FaultPlan
 
 _REMARK = "    # rule "
 
@@ -50,6 +50,17 @@ def rule_lines(plan: FaultPlan) -> Iterator[str]:
     for rule in plan.rules():
         held = f", {rule.stalled} stalled now" if rule.stalled else ""
         yield f"{rule.text}{_REMARK}{rule.id}: fired on {rule.fired} of {rule.matched} calls{held}"
+
+
+def told_stats(plan: FaultPlan) -> dict[str, object]:
+    """`FaultPlan.stats`, of the operations that a rule can name.
+
+    Those that only look are left out: to look at these numbers would change them.
+    """
+    stats = plan.stats()
+    operations = stats["operations"]
+    assert isinstance(operations, dict)
+    return {**stats, "operations": {op: of for op, of in operations.items() if op in OP_WORDS}}
 
 
 def _number(word: str, line: str) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from avccfs.errors import UsageError
 from avccfs.fs.core import Core
-from avccfs.fs.faultwords import rule_lines, tell_plan
+from avccfs.fs.faultwords import rule_lines, tell_plan, told_stats
 from avccfs.storage import changetext
 from avccfs.storage.rehearsal import Rehearsal
 from avccfs.vfs.fault import FaultPlan
@@ -79,7 +79,7 @@ class MountService:
         return {"lines": list(rule_lines(plan)), "rules": plan.stats()["rules"]}
 
     def _stats(self, details: Mapping[str, object], progress: Progress) -> object:
-        return self._plan().stats()
+        return told_stats(self._plan())
 
     # -- overlays
 

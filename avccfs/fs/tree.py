@@ -29,7 +29,7 @@ from avccfs.format.batch import Entry
 from avccfs.format.filename import FileDesc, Kind, kind_of, name_of, other_name_of, parse
 from avccfs.format.manifest import SessionRecord
 from avccfs.format.table import Table
-from avccfs.fs.faultwords import rule_lines, tell_plan
+from avccfs.fs.faultwords import rule_lines, tell_plan, told_stats
 from avccfs.fs.rendered import Write
 from avccfs.fs.views import ViewFile, ViewFolder, ViewLink, ViewNode
 from avccfs.session import checkreport, explain, glance, lines, live, overview, recognition
@@ -329,7 +329,7 @@ def _tell(plan: FaultPlan, line: str) -> None:
 
 
 def _stats(plan: FaultPlan, write: Write) -> None:
-    write(_json(plan.stats()))
+    write(_json(told_stats(plan)))
 
 
 def _pieces(opened: Opened, shown: Shown) -> Iterator[bytes]:
