@@ -90,7 +90,7 @@ def _remove(mountpoint: str, number: int) -> int:
 @click.argument("number", type=click.IntRange(min=1), required=False)
 @click.pass_obj
 def _release(mountpoint: str, number: int | None) -> int:
-    """Let go on whoever a stall holds up, of one rule or of all."""
+    """Let those go on whom stalls hold up, all or those of one rule."""
     with asking(mountpoint) as mount:
         _tell(mount, "release" if number is None else f"release {number}")
     return 0
@@ -99,7 +99,7 @@ def _release(mountpoint: str, number: int | None) -> int:
 @command.command("stats")
 @click.pass_obj
 def _stats(mountpoint: str) -> int:
-    """Operations, bytes, latency, and the last faults that fired, as JSON."""
+    """Show operations, bytes, latency and fired faults, as JSON."""
     with asking(mountpoint) as mount:
         click.echo(json.dumps(mount.ask("stats"), ensure_ascii=False, indent=1))
     return 0
