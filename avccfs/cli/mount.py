@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import logging.handlers
 import os
 import stat
 import sys
@@ -269,7 +268,8 @@ def _run(source: str, mountpoint: str, options: MountOptions, on_ready: Callable
 
 def _directory(source: str, options: MountOptions) -> tuple[Directory, Rehearsal | None]:
     """The directory to show, and what can be done with it if it is an overlay."""
-    from avccfs.storage.commit import unfinished
+    from avccfs.vfs.base import exists
+    from avccfs.vfs.layered import COMMIT_FOLDER
     from avccfs.vfs.local import LocalDirectory
     from avccfs.vfs.memory import MemoryDirectory
 
@@ -277,13 +277,8 @@ def _directory(source: str, options: MountOptions) -> tuple[Directory, Rehearsal
     if source == MEMORY:
         return MemoryDirectory(), None
     below = LocalDirectory(source, read_only=read_only or options.overlay is not None, create=False)
-    left = unfinished(below)
-    if left is not None and left.durable:
-        raise AvccfsError(
-            f"{source}: a commit begun at {left.begun:%Y-%m-%d %H:%M:%S} UTC was stopped halfway; the "
-            f"database may be neither the old one nor the new. Finish it: avccfs commit "
-            f"{options.overlay or source}"
-        )
+    if exists(below, COMMIT_FOLDER) and (options.overlay is not None or not read_only):
+        _check_whole(below, options.overlay or source)
     if options.overlay is None:
         return below, None
     from avccfs.storage.rehearsal import Rehearsal
@@ -292,6 +287,18 @@ def _directory(source: str, options: MountOptions) -> tuple[Directory, Rehearsal
     upper = LocalDirectory(options.overlay, read_only=read_only) if options.overlay else None
     overlay = Overlay(below, upper)
     return overlay, Rehearsal(overlay, source, upper)
+
+
+def _check_whole(source: Directory, finish: str) -> None:
+    from avccfs.storage.commit import unfinished
+
+    left = unfinished(source)
+    if left is not None and left.durable:
+        raise AvccfsError(
+            f"{source.label}: a commit begun at {left.begun:%Y-%m-%d %H:%M:%S} UTC was stopped halfway; "
+            "the database may be neither the old one nor the new. Finish it: avccfs commit "
+            f"{finish}. To look at it as it is: --read-only"
+        )
 
 
 def _in_background(source: str, mountpoint: str, options: MountOptions) -> int:
@@ -370,7 +377,9 @@ def _set_up_log(options: MountOptions, *, background: bool) -> None:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("avccfs: %(message)s"))
     elif os.path.exists("/dev/log"):
-        handler = logging.handlers.SysLogHandler("/dev/log", facility="daemon")
+        from logging.handlers import SysLogHandler
+
+        handler = SysLogHandler("/dev/log", facility="daemon")
         handler.setFormatter(logging.Formatter("avccfs[%(process)d]: %(message)s"))
     else:
         handler = logging.NullHandler()

@@ -8,13 +8,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from avccfs.errors import UsageError
 from avccfs.fs.core import Core
 from avccfs.fs.faultwords import rule_lines, tell_plan, told_stats
-from avccfs.storage import changetext
-from avccfs.storage.rehearsal import Rehearsal
 from avccfs.vfs.fault import FaultPlan
+
+if TYPE_CHECKING:
+    # Most mounts are no overlays, and do without all this.
+    from avccfs.storage.rehearsal import Rehearsal
 
 Progress = Callable[[int, int, str], None]
 
@@ -98,6 +101,8 @@ class MountService:
     def _diff(self, details: Mapping[str, object], progress: Progress) -> object:
         rehearsal = self._overlay()
         self._core.fetch()
+        from avccfs.storage import changetext
+
         if rehearsal.is_half_committed():
             return {"half_committed": True, "source": rehearsal.source}
         changes = rehearsal.changes(_told(progress))

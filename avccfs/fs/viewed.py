@@ -11,7 +11,6 @@ import stat as stat_module
 import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 from avccfs.errors import AvccfsError, ReadOnlyError
 from avccfs.fs.core import Core, Entry, Opened
@@ -156,6 +155,9 @@ class ViewedCore(Core):
 
     def status(self) -> dict[str, object]:
         """What is mounted, and how."""
+        # Late: hardly any mount is asked, and all would wait for it.
+        from importlib.metadata import version
+
         return {
             "avccfs": version("avccfs"),
             "pid": os.getpid(),
