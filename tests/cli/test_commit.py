@@ -21,7 +21,7 @@ from tests.cli.test_mount import assert_unlocked
 from tests.engines import ENGINES, LEVELDB, NEW, Content, Engine, Options
 from tests.fs.waiting import wait_for
 from tests.mounted.test_kill import answering, is_dead
-from tests.mounting import avccfs, mounted, tree, unmount_below
+from tests.mounting import avccfs, mounted, tree
 from tests.overlays import (
     REHEARSED,
     SAMPLE,
@@ -41,24 +41,6 @@ SMALL = Options(create=True, write_buffer=64 << 10, table_size=32 << 10)
 READING = Options(read_only=True)
 
 each_engine = pytest.mark.parametrize("engine", ENGINES, ids=str)
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(SAMPLE, tmp_path / "db"))
-
-
-@pytest.fixture
-def mnt(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "mnt"
-    folder.mkdir()
-    yield folder
-    unmount_below(tmp_path)
-
-
-@pytest.fixture
-def upper(tmp_path: Path) -> Path:
-    return tmp_path / "changes"
 
 
 @pytest.fixture(params=["mounted", "mounted with a directory", "in a directory"])

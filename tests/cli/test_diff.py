@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,29 +16,11 @@ from tests.cli.running import run
 from tests.engines import GOLEVELDB, LEVELDB, NEW
 from tests.fs.waiting import wait_for
 from tests.mounted.test_kill import is_dead
-from tests.mounting import avccfs, mounted, unmount_below
-from tests.overlays import REHEARSED, SAMPLE, rehearse_on, unchanged
+from tests.mounting import avccfs, mounted
+from tests.overlays import REHEARSED, rehearse_on, unchanged
 from tests.workload import Fill
 
 pytestmark = pytest.mark.mounted
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(SAMPLE, tmp_path / "db"))
-
-
-@pytest.fixture
-def mnt(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "mnt"
-    folder.mkdir()
-    yield folder
-    unmount_below(tmp_path)
-
-
-@pytest.fixture
-def upper(tmp_path: Path) -> Path:
-    return tmp_path / "changes"
 
 
 def overlay(upper: Path) -> tuple[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,9 @@ from tests.cli.running import Run, run
 from tests.cli.test_commit import has_begun, held, killed_before
 from tests.engines import ENGINES, Content, Engine
 from tests.fs.waiting import wait_for
-from tests.mounting import avccfs, mounted, tree, unmount_below
+from tests.mounting import avccfs, mounted, tree
 from tests.overlays import (
     REHEARSED,
-    SAMPLE,
     Shown,
     on_terminal,
     rehearse_in,
@@ -31,24 +29,6 @@ from tests.workload import Fill
 pytestmark = pytest.mark.mounted
 
 each_engine = pytest.mark.parametrize("engine", ENGINES, ids=str)
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(SAMPLE, tmp_path / "db"))
-
-
-@pytest.fixture
-def mnt(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "mnt"
-    folder.mkdir()
-    yield folder
-    unmount_below(tmp_path)
-
-
-@pytest.fixture
-def upper(tmp_path: Path) -> Path:
-    return tmp_path / "changes"
 
 
 @pytest.fixture(params=["in memory", "in a directory"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from avccfs.vfs.fault import KIND_WORDS, OP_WORDS
 from tests.cli.running import run
 from tests.cli.test_mount import as_user, only_root, reachable, wait_until_gone
 from tests.faulty import Caller, rules, stats, wait_held_up
-from tests.mounting import AVCCFS, avccfs, mounted, pid_of, unmount_below
+from tests.mounting import AVCCFS, avccfs, mounted, pid_of
 
 __all__ = ["reachable"]
 
@@ -27,14 +26,6 @@ def db(tmp_path: Path) -> Path:
     folder = tmp_path / "db"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture
-def mnt(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "mnt"
-    folder.mkdir()
-    yield folder
-    unmount_below(tmp_path)
 
 
 def test_rules_are_added_listed_and_taken_away(db: Path, mnt: Path) -> None:

@@ -19,7 +19,7 @@ from avccfs.fuse import mounts
 from avccfs.fuse.options import MountOptions
 from avccfs.vfs.local import LocalDirectory
 from tests.engines import GOLEVELDB, Content
-from tests.mounting import AVCCFS, avccfs, mounted, pid_of, tree, unmount_below
+from tests.mounting import AVCCFS, avccfs, mounted, pid_of, tree
 from tests.workload import Fill
 
 pytestmark = pytest.mark.mounted
@@ -29,19 +29,6 @@ SAMPLE = FIXTURES / "goleveldb-killed-at-fsync-5/db"
 FIRST, SECOND = "MANIFEST-000000\n", "MANIFEST-000010\n"
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="what root may do")
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(SAMPLE, tmp_path / "db"))
-
-
-@pytest.fixture
-def mnt(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "mnt"
-    folder.mkdir()
-    yield folder
-    unmount_below(tmp_path)
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from avccfs.cli.main import FAILED, FINE, USAGE
 from avccfs.fuse import mounts
 from tests.cli.test_mount import assert_unlocked, is_running, wait_until_gone
 from tests.engines import ENGINES, Content
-from tests.mounting import avccfs, mounted, pid_of, unmount_below
+from tests.mounting import avccfs, mounted, pid_of
 from tests.workload import Fill
 
 pytestmark = pytest.mark.mounted
@@ -27,14 +26,6 @@ def db(tmp_path: Path) -> Path:
     folder = tmp_path / "db"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture
-def mnt(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "mnt"
-    folder.mkdir()
-    yield folder
-    unmount_below(tmp_path)
 
 
 def test_database_is_free_the_moment_umount_returns(db: Path, mnt: Path) -> None:
