@@ -10,6 +10,7 @@ until a second signal says that it shall not.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -32,9 +33,20 @@ REQUESTS_AT_ONCE = 10_000
 """More than will ever be under way. A view may be waited for by any number of readers, while itself it
 waits for writes: among too few requests there would be no room for those."""
 
+_NOBODY_WAITS = f"fuse_reply_* failed with {os.strerror(errno.ENOENT)}"
+"""In pyfuse3's log: the kernel did not want an answer any more. Who asked was killed, or the last file of
+a mount that had left the tree was closed, and the kernel did not wait to hear of it."""
+
 _watchers: set[trio.socket.SocketType] = set()
 """Connections of those who wait for the end of this process. They are closed by that end and by nothing
 before it, because only after the loop is everything written and the directory's lock let go."""
+
+
+def _is_worth_a_word(record: logging.LogRecord) -> bool:
+    return not record.getMessage().endswith(_NOBODY_WAITS)
+
+
+logging.getLogger("pyfuse3").addFilter(_is_worth_a_word)
 
 
 class MountFailedError(Exception):
